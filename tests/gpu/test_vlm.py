@@ -10,7 +10,7 @@ import pytest
 import torch
 from kovqa_core.data.example import Answer
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.vlm import generation
+from kovqa_core.models.vlm import choice_scores, generation
 from kovqa_core.models.vlm.model import VlmModel
 
 from tests.conftest import Small
@@ -34,7 +34,7 @@ def answered(built: Built, way: str, ids: Sequence[str]) -> list[Answer]:
         if way == "list":
             trie = generation.build_answer_trie(generator, LIST)
             return generation.choose_from_trie(generator, prompts, trie)
-        return generation.choose_by_letter(generator, prompts, LETTERS[: len(ids)])
+        return choice_scores.choose_by_letter(generator, prompts, LETTERS[: len(ids)])
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,17 @@ import ast
 import hashlib
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.answers import normalise_answer, read_answers, tidy_answer
-from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.files import read_text, to_nfc
 from kovqa_core.messages import message
 
 CHOICE_LETTERS = string.ascii_uppercase
+CHOICE_SCORES = ("letter", "text")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class DecodingOptions:
 
     Attributes:
         answers: the only possible answers, of which the likeliest is taken; empty: any text.
-        choices: every question brings its own answers, compared by the likelihood of their letters.
+        choices: every question brings its own answers, of which the likeliest is taken.
+        choice_score: they are compared by the likelihood of their letters, or of their whole texts.
+        calibrated: beside their likelihood for the same question about an empty image.
         temperature: tokens are sampled, below 1 sharper, above 1 flatter; 0: always the likeliest.
         seed: of the samples, which depend on it and the question's id alone.
     """
@@ -33,15 +36,24 @@ class DecodingOptions:
     choices: bool = False
     temperature: float = 0.0
     seed: int = 0
+    choice_score: str = field(default="letter", kw_only=True)
+    calibrated: bool = field(default=False, kw_only=True)
 
     def json_fields(self) -> dict[str, str | bool | float | None]:
         """What predictions must have in common to stand in one file; a list of answers as its SHA-256."""
+        # What differs from the first ways to answer stands only where it does: earlier files do not have it.
+        others: dict[str, str | bool] = (
+            {} if self.choice_score == "letter" else {"choice_score": self.choice_score}
+        )
+        if self.calibrated:
+            others["calibrated"] = True
         digest = hashlib.sha256("\n".join(self.answers).encode()).hexdigest() if self.answers else None
         return {
             "answers": digest,
             "choices": self.choices,
             "temperature": self.temperature,
             "seed": self.seed,
+            **others,
         }
 
 
@@ -49,16 +61,22 @@ GREEDY_DECODING = DecodingOptions()
 
 
 def decoding_from_options(
-    answers: Path | None, *, choices: bool, temperature: float | None, seed: int | None
+    answers: Path | None,
+    *,
+    choices: bool,
+    temperature: float | None,
+    seed: int | None,
+    choices_by: str | None = None,
+    calibrate: bool = False,
 ) -> DecodingOptions:
     """What the options of a command ask for.
 
     Args:
         answers: see `read_answer_list`.
-        choices, temperature, seed: see `DecodingOptions`; None: option not used.
+        choices, temperature, seed, choices_by, calibrate: see `DecodingOptions`; None: option not used.
 
     Raises:
-        SettingsError: two ways at once, or a seed although nothing is sampled.
+        SettingsError: two ways at once, a seed although nothing is sampled, how to choose without choices.
         DataError: the list cannot be read.
     """
     ways = {"--answers": answers, "--choices": choices, "--temperature": temperature}
@@ -76,8 +94,29 @@ def decoding_from_options(
             message("data.seed-without-sampling", "--seed is the seed of sampled answers"),
             message("data.seed-without-sampling.hint", "add --temperature 0.7"),
         )
+    if choices_by not in (None, *CHOICE_SCORES):
+        raise unknown_name_error(
+            message("data.unknown-choice-score", "unknown way to compare choices '{name}'", name=choices_by),
+            str(choices_by),
+            CHOICE_SCORES,
+        )
+    if not choices and (choices_by or calibrate):
+        option = "--choices-by" if choices_by else "--calibrate"
+        raise SettingsError(
+            message(
+                "data.only-with-choices", "{option} says how a row's choices are compared", option=option
+            ),
+            message("data.only-with-choices.hint", "add --choices"),
+        )
     listed = () if answers is None else read_answer_list(answers)
-    return DecodingOptions(listed, choices, temperature or 0.0, seed or 0)
+    return DecodingOptions(
+        listed,
+        choices,
+        temperature or 0.0,
+        seed or 0,
+        choice_score=choices_by or "letter",
+        calibrated=calibrate,
+    )
 
 
 def read_answer_list(path: Path) -> tuple[str, ...]:

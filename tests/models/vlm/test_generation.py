@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from kovqa_core.evaluate.ensemble import vote_answers
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.vlm import generation
+from kovqa_core.models.vlm import choice_scores, generation
 
 from tests.conftest import Small
 from tests.models.vlm.test_vlm import tiny_vlm_recipe
@@ -35,7 +36,14 @@ def model(
 
 
 def likelihood(model: family.FamilyModel, inputs: dict[str, torch.Tensor], row: int, answer: str) -> float:
-    """Probability of an answer and its end after one prompt: token by token, in one forward pass each."""
+    """Probability of an answer and its end after one prompt."""
+    return math.exp(log_likelihood(model, inputs, row, answer))
+
+
+def log_likelihood(
+    model: family.FamilyModel, inputs: dict[str, torch.Tensor], row: int, answer: str
+) -> float:
+    """Its logarithm: token by token, in one forward pass of the prompts padded on the left."""
     generator = model.generator  # type: ignore[attr-defined]
     new_ids = [*generator.tokenizer.encode(answer, add_special_tokens=False), generator.eos_token_ids[0]]
     prompt_length = inputs["input_ids"].shape[1]
@@ -51,7 +59,7 @@ def likelihood(model: family.FamilyModel, inputs: dict[str, torch.Tensor], row: 
         extended[name] = value
     with torch.inference_mode():
         logits = generator.net(**extended).logits[row, prompt_length - 1 : -1].float()
-    return float(logits.log_softmax(-1)[range(len(new_ids)), new_ids].sum().exp())
+    return float(logits.log_softmax(-1)[range(len(new_ids)), new_ids].sum())
 
 
 def test_greedy_scores_are_the_mean_probability_of_the_tokens(
@@ -133,7 +141,7 @@ def test_letters_share_their_probability(
     generator = net.generator  # type: ignore[attr-defined]
     choices = [["가", "나", "다", "라"], ["빨강", "파랑"], ["하나", "둘", "셋"]]
     with torch.inference_mode():
-        chosen = generation.choose_by_letter(generator, inputs, choices)
+        chosen = choice_scores.choose_by_letter(generator, inputs, choices)
         generated = generator.net.generate(
             **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
         )
@@ -146,9 +154,9 @@ def test_letters_share_their_probability(
     some = net.answer(replace(batch, choices=[choices[0], (), choices[2]]))  # type: ignore[attr-defined]
     free = net.answer(batch)  # type: ignore[attr-defined]
     assert [each.text for each in some] == [chosen[0].text, free[1].text, chosen[2].text]
-    monkeypatch.setattr(generation, "CHOICE_LETTERS", "AA")
+    monkeypatch.setattr(choice_scores, "CHOICE_LETTERS", "AA")
     with pytest.raises(SettingsError, match="with the same first token"):
-        generation.choose_by_letter(generator, inputs, [["예", "아니요"]] * 3)
+        choice_scores.choose_by_letter(generator, inputs, [["예", "아니요"]] * 3)
 
 
 def test_a_trie_says_what_may_follow(model: tuple[family.FamilyModel, ModelBatch]) -> None:

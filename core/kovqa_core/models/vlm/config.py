@@ -94,8 +94,13 @@ class ModelConfig(FamilyConfig):
         description="list a row's choices in its prompt and learn the answer's letter, by which it then answers "
         "(as `kovqa predict --choices`)",
     )
-    loss: Literal["rows", "tokens"] = Field(
-        "rows", description="mean over rows; or, as in LLaVA, over the answers' tokens"
+    shuffle_choices: bool = Field(
+        False, description="training rows list their choices in another order each epoch; with choices: true"
+    )
+    loss: Literal["rows", "tokens", "letters"] = Field(
+        "rows",
+        description="mean over rows; or, as in LLaVA, over the answers' tokens; or over rows, of those with choices "
+        "the cross-entropy among their letters alone",
     )
     dtype: Literal["bf16", "fp32"] = Field("bf16", description="of what does not learn")
     trust_remote_code: bool = Field(
@@ -117,6 +122,8 @@ class ModelConfig(FamilyConfig):
     def _consistent(self) -> ModelConfig:
         if self.tokens and self.train.language == "full":
             raise ValueError("tokens learn with the language model already: leave out tokens")
+        if not self.choices and (self.shuffle_choices or self.loss == "letters"):
+            raise ValueError("shuffle_choices and loss: letters need choices: true")
         if self.random_init and (
             self.base or self.weights or set(self.train.components.values()) != {"full"}
         ):

@@ -20,7 +20,7 @@ from kovqa_core.models.vlm.processor import VlmItem, VlmProcessor
 def score_answer(model: VlmModel, processor: VlmProcessor, batch: ModelBatch, answer: str) -> Tensor:
     """Log-odds of an answer's tokens together, its end included, [B]; by the tokens the tokenizer makes of it."""
     answer_ids = generation.answer_token_ids(model.generator, answer)
-    logits = model.continuation_logits(batch, answer_ids).float()  # [B, A, V]
+    logits = model.continuation_logits(batch, [answer_ids] * len(batch.ids)).float()  # [B, A, V]
     # As it answers: tokens that no answer has are not among the others.
     logits[..., model.generator.suppress_tokens] = -torch.inf
     targets = torch.tensor(answer_ids, device=logits.device).expand(len(logits), -1)

@@ -355,7 +355,10 @@ def count_text_tokens(processor: VlmProcessor, examples: Sequence[Example]) -> T
 def set_decoding(model: VlmModel, processor: VlmProcessor, decoding: DecodingOptions) -> None:
     """From now on the model answers in this way; where it samples, or has a list, prompts list no choices."""
     model.set_decoding(decoding)
-    processor.list_choices = decoding.choices
+    processor.offers_choices = decoding.choices
+    # Whole texts are compared as answers to the question alone, as a model that writes freely was trained.
+    processor.list_choices = decoding.choices and decoding.choice_score == "letter"
+    processor.adds_blank_images = decoding.calibrated
 
 
 def set_top_k(model: VlmModel, top_k: int) -> None:
@@ -373,8 +376,8 @@ def set_on_text(model: VlmModel, on_text: Callable[[str], None] | None) -> None:
 
 
 def prompt_columns(processor: VlmProcessor) -> tuple[str, ...]:
-    """What a prompt shows of a row besides its question."""
-    return ("context", "choices") if processor.list_choices else ("context",)
+    """What a prompt shows of a row besides its question; choices also where the answer alone is one of them."""
+    return ("context", "choices") if processor.offers_choices else ("context",)
 
 
 FAMILY = ModelFamily(

@@ -1,7 +1,7 @@
-"""Ways to answer: greedily, sampled, from a closed list by likelihood, by the letter of a choice.
+"""Ways to answer: greedily, sampled, from a closed list by likelihood; among choices: `choice_scores.py`.
 
 All take the prompts of a batch, padded on the left, and return one Answer per example. Shapes: B rows,
-T tokens of the longest prompt, N new tokens, C choices, V vocabulary.
+T tokens of the longest prompt, N new tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from kovqa_core.data.answers import tidy_answer
-from kovqa_core.data.decoding import CHOICE_LETTERS
 from kovqa_core.data.example import Answer
-from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.errors import ModelError
 from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import error_reason
 from kovqa_core.models.vlm.decode_tokens import decode_token_ids
@@ -336,51 +335,7 @@ def choose_from_trie(
     return answers
 
 
-def choose_by_letter(
-    generator: TextGenerator, prompts: PromptTensors, choices: Sequence[Sequence[str]], top_k: int = 1
-) -> list[Answer]:
-    """Of every prompt's choices the one whose letter is the likeliest first token of an answer.
-
-    Args:
-        generator: the model.
-        prompts: that list the choices behind CHOICE_LETTERS.
-        choices: one list per prompt; an empty one is answered with "".
-        top_k: of the likeliest, how many, or all choices of the prompt.
-
-    Returns:
-        texts of choices; a score is the letter's probability among those of its prompt.
-
-    Raises:
-        SettingsError: two letters begin with the same token.
-    """
-    choices = [row or ("",) for row in choices]
-    letters = CHOICE_LETTERS[: max(map(len, choices))]
-    letter_ids = [generator.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters]
-    if len(set(letter_ids)) < len(letter_ids):
-        raise SettingsError(
-            message(
-                "vlm.letters-share-a-token",
-                "the tokenizer writes two of {letters} with the same first token",
-                letters=", ".join(letters),
-            ),
-            message("vlm.letters-share-a-token.hint", "use --answers FILE instead of --choices"),
-        )
-    scores = _first_token_logits(generator, prompts)[:, letter_ids]  # [B, C]
-    counts = torch.tensor([len(row) for row in choices], device=scores.device)
-    absent = torch.arange(len(letter_ids), device=scores.device) >= counts[:, None]
-    probabilities = scores.masked_fill(absent, -torch.inf).softmax(1)
-    rows = zip(choices, probabilities.max(1).indices.tolist(), probabilities.tolist(), strict=True)
-    return [_choice_answer(*row, top_k) for row in rows]
-
-
-def _choice_answer(choices: Sequence[str], best: int, probabilities: Sequence[float], top_k: int) -> Answer:
-    """The chosen one of a row's choices, with those behind it where they are asked for."""
-    ranked = sorted(range(len(choices)), key=lambda number: (number != best, -probabilities[number]))[:top_k]
-    likeliest = tuple((choices[number], probabilities[number]) for number in ranked)
-    return Answer(*likeliest[0], likeliest if top_k > 1 else ())
-
-
-def _first_token_logits(generator: TextGenerator, prompts: PromptTensors) -> Tensor:
+def first_token_logits(generator: TextGenerator, prompts: PromptTensors) -> Tensor:
     """Logits of every token as the first of an answer, [B, V]."""
     recorded: list[Tensor] = []
 

@@ -5,7 +5,8 @@ Shapes: B rows, N tokens of the longest row (images' included), T of the longest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,17 @@ from torch.nn import functional
 
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions, one_answer_error
 from kovqa_core.data.example import Answer
+from kovqa_core.errors import ModelError
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
 from kovqa_core.models.family import FamilyModel
-from kovqa_core.models.vlm import generation, tuning
+from kovqa_core.models.vlm import choice_scores, generation, tuning
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_types import HfNetwork, PromptTensors
 from kovqa_core.models.vlm.host_values import HostValues, send_without_waiting
 from kovqa_core.models.vlm.memory import component_of
-from kovqa_core.models.vlm.processor import IGNORE_INDEX, append_answer, left_pad_prompts
+from kovqa_core.models.vlm.processor import IGNORE_INDEX, append_answers, left_pad_prompts
 from kovqa_core.models.zero_gradients import parameters_of_graph, zero_of
 from kovqa_core.runs.events import report_warning
 
@@ -67,8 +69,43 @@ class VlmModel(FamilyModel):
         with self._autocast(), self.host_values.of(host):
             logits = self.net(**inputs, use_cache=False, logits_to_keep=positions).logits
         rows = len(batch.ids) + len(batch.left_out)
-        loss = answer_loss(logits[:, :-1], labels[:, first_label:], rows, self.config.loss)
+        logits, labels = logits[:, :-1], labels[:, first_label:]
+        if self.config.loss == "letters":
+            loss = self._letter_loss(logits, labels, host["labels"][:, first_label:], batch.choices, rows)
+        else:
+            loss = answer_loss(logits, labels, rows, self.config.loss)
         return {"loss": self._touch_unused(loss)}
+
+    def _letter_loss(
+        self, logits: Tensor, labels: Tensor, host_labels: Tensor, choices: Sequence[Sequence[str]], rows: int
+    ) -> Tensor:
+        """Of rows with choices the cross-entropy among their letters, of others that of the answers' tokens."""
+        width = max(1, *map(len, choices))
+        letter_ids = choice_scores.find_letter_tokens(self.generator.tokenizer, width)
+        firsts = (host_labels != IGNORE_INDEX).int().argmax(1)  # [B], where answers begin
+        tokens = host_labels.gather(1, firsts[:, None])[:, 0].tolist()
+        targets = [
+            letter_ids.index(t) if row and t in letter_ids else -1
+            for t, row in zip(tokens, choices, strict=True)
+        ]
+        if any(row and target < 0 for row, target in zip(choices, targets, strict=True)):
+            raise _letters_differ_error()
+        with_letters = [n for n, row in enumerate(choices) if row]
+        others = [n for n, row in enumerate(choices) if not row]
+        total = (
+            zero_of([], logits.device)
+            if not others
+            else len(others) * answer_loss(logits[others], labels[others], len(others), "rows")
+        )
+        if with_letters:
+            firsts, device = firsts[with_letters].to(logits.device), logits.device
+            of_letters = logits[with_letters, firsts][:, letter_ids].float()  # [B, C]
+            absent = choice_scores.absent_choices([choices[n] for n in with_letters], width, device)
+            expected = torch.tensor([targets[n] for n in with_letters], device=device)
+            total = total + functional.cross_entropy(
+                of_letters.masked_fill(absent, -torch.inf), expected, reduction="sum"
+            )
+        return total / rows
 
     def _touch_unused(self, loss: Tensor) -> Tensor:
         """The same loss as a function of every parameter that learns.
@@ -88,43 +125,78 @@ class VlmModel(FamilyModel):
 
     def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
         """The answers' tokens, or the rows; see `answer_loss`."""
-        if self.config.loss == "rows":
+        if self.config.loss != "tokens":
             return float(len(batch.ids) + len(batch.left_out))
         return (batch.tensors["labels"] != IGNORE_INDEX).sum() if batch.ids else 0.0
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer per example, found as `decoding` says; a score is a probability in 0…1."""
-        host_prompts, decoding = self._host_prompts(batch), self.decoding
-        prompts = self._send_prompts(host_prompts, batch)
-        # Compiled for training: each length of a cache would be compiled anew.
-        with eager_layers(compiled=self._compiled), self._autocast(), self.host_values.of(host_prompts):
-            if self.answer_trie is not None:
-                return generation.choose_from_trie(self.generator, prompts, self.answer_trie, self.top_k)
-            # The processor hands choices on where the prompts list them; not every row of a batch may have some.
-            if batch.choices and all(batch.choices):
-                return generation.choose_by_letter(self.generator, prompts, batch.choices, self.top_k)
-            if decoding.temperature:
-                return generation.answer_by_sampling(
-                    self.generator, prompts, batch.ids, decoding.seed, decoding.temperature
-                )
-            answers = generation.answer_greedily(self.generator, prompts, self.on_text)
-            if not any(batch.choices):
-                return answers
-            chosen = generation.choose_by_letter(self.generator, prompts, batch.choices, self.top_k)
-            return [
-                by_letter if choices else free
-                for choices, by_letter, free in zip(batch.choices, chosen, answers, strict=True)
+        # The processor hands choices on where rows are answered with them; not every row of a batch may have some.
+        chosen = self._choose(batch) if any(batch.choices) and self.answer_trie is None else []
+        if chosen and all(batch.choices):
+            return chosen
+        batch, _ = choice_scores.split_blank_images(batch)
+        host_prompts = self._host_prompts(batch)
+        with self._answering(host_prompts):
+            written = self._write(self._send_prompts(host_prompts, batch), batch.ids)
+        if not chosen:
+            return written
+        return [
+            by_choice if choices else free
+            for choices, by_choice, free in zip(batch.choices, chosen, written, strict=True)
+        ]
+
+    def _write(self, prompts: PromptTensors, ids: Sequence[str]) -> list[Answer]:
+        """Answers out of the list, or of any text."""
+        generator, decoding = self.generator, self.decoding
+        if self.answer_trie is not None:
+            return generation.choose_from_trie(generator, prompts, self.answer_trie, self.top_k)
+        if decoding.temperature:
+            return generation.answer_by_sampling(generator, prompts, ids, decoding.seed, decoding.temperature)
+        return generation.answer_greedily(generator, prompts, self.on_text)
+
+    def _choose(self, batch: ModelBatch) -> list[Answer]:
+        """Of every row's choices the likeliest; "" for a row without any."""
+        batch, blank = choice_scores.split_blank_images(batch)
+        scores = self._choice_scores(batch)
+        if blank is not None:
+            scores = choice_scores.calibrate_scores(scores, self._choice_scores(blank))
+        return choice_scores.choose_likeliest(scores, batch.choices, self.top_k)
+
+    def _choice_scores(self, batch: ModelBatch) -> Tensor:
+        """Scores of every row's choices [B, C]; see `choice_scores`."""
+        if self.decoding.choice_score == "letter":
+            host_prompts = self._host_prompts(batch)
+            with self._answering(host_prompts):
+                prompts = self._send_prompts(host_prompts, batch)
+                return choice_scores.letter_scores(self.generator, prompts, batch.choices)
+        by_number = []
+        # A pass for each number of a choice: images cannot be repeated row by row in every family's tensors.
+        for number in range(max(map(len, batch.choices))):
+            answers = [
+                generation.answer_token_ids(self.generator, row[number] if number < len(row) else "")
+                for row in batch.choices
             ]
+            by_number.append(choice_scores.text_score(self.continuation_logits(batch, answers), answers))
+        scores = torch.stack(by_number, 1)
+        absent = choice_scores.absent_choices(batch.choices, scores.shape[1], scores.device)
+        return scores.masked_fill(absent, -torch.inf)
+
+    @contextlib.contextmanager
+    def _answering(self, host: PromptTensors) -> Iterator[None]:
+        # Compiled for training: each length of a cache would be compiled anew.
+        with eager_layers(compiled=self._compiled), self._autocast(), self.host_values.of(host):
+            yield
 
     def prompts(self, batch: ModelBatch) -> PromptTensors:
         """The prompts of a batch [B, T], padded on the left, which the functions of `generation` continue."""
         return self._send_prompts(self._host_prompts(batch), batch)
 
-    def continuation_logits(self, batch: ModelBatch, answer_ids: Sequence[int]) -> Tensor:
-        """Logits of the tokens of an answer behind every prompt of a batch, [B, A, V]; A tokens of the answer."""
+    def continuation_logits(self, batch: ModelBatch, answers: Sequence[Sequence[int]]) -> Tensor:
+        """Logits of the tokens of every row's answer behind its prompt, [B, A, V]; A tokens of the longest."""
         generator, host = self.generator, batch.on_host or batch.tensors
         pad_token_id = generation.find_pad_token_id(generator.tokenizer, generator.eos_token_ids)
-        rows = append_answer(host, answer_ids, pad_token_id)
+        rows = append_answers(host, answers, pad_token_id)
         device = batch.tensors["input_ids"].device
         tensors = {
             name: batch.tensors[name] if value is host[name] else send_without_waiting(value, device)
@@ -134,8 +206,8 @@ class VlmModel(FamilyModel):
         # The logits at n - 1 predict the token at n: [B], from the last token of each prompt on.
         starts = host["prompt_lengths"] - 1
         first = int(starts.min())
-        positions = (starts - first)[:, None] + torch.arange(len(answer_ids))
-        with eager_layers(compiled=self._compiled), self._autocast(), self.host_values.of(rows):
+        positions = (starts - first)[:, None] + torch.arange(max(map(len, answers)))
+        with self._answering(rows):
             kept = rows["input_ids"].shape[1] - first
             logits = self.net(**inputs, use_cache=False, logits_to_keep=kept).logits
         return logits.gather(1, positions.to(device)[..., None].expand(-1, -1, logits.shape[-1]))
@@ -232,6 +304,16 @@ class VlmModel(FamilyModel):
     def is_text_parameter(self, name: str) -> bool:
         """The language model."""
         return component_of(name) == "language"
+
+
+def _letters_differ_error() -> ModelError:
+    return ModelError(
+        message(
+            "vlm.letters-differ",
+            "the chat template begins an answer's letter with another token than the tokenizer makes of the letter alone",
+        ),
+        message("vlm.letters-differ.hint", "use --set model.loss=rows"),
+    )
 
 
 def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,12 @@ from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.vlm import chat_template
 from kovqa_core.models.vlm.chat_template import AnswerTokens
+from kovqa_core.models.vlm.choice_scores import BLANK_PREFIX
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, PromptTensors
 
 _LONG_ASPECT_RATIO = 50  # of sides; from 200 Qwen's processors refuse an image, others may do so earlier
+_GREY = (127, 127, 127)
 IGNORE_INDEX = -100  # a label that does not count in the loss; transformers' number for it
 
 
@@ -56,11 +58,14 @@ class VlmProcessor:
 
     Attributes:
         list_choices: does a prompt list the choices of its row? Then an answer is the letter of one.
+        offers_choices: is a question with choices answered with one of them, though its prompt may not list them?
+        adds_blank_images: does a batch to be answered have every question beside an empty image, too?
     """
 
     def __init__(self, hf: HfProcessor, config: ModelConfig, eos_token_ids: Collection[int]) -> None:
         self.hf, self.config, self.eos_token_ids = hf, config, frozenset(eos_token_ids)
-        self.list_choices = config.choices
+        self.list_choices = self.offers_choices = config.choices
+        self.adds_blank_images = False
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers, or that one's letter; errors name its id."""
@@ -70,13 +75,15 @@ class VlmProcessor:
                 self.config.max_pixels,
             )
             choices = example.choices if self.list_choices else ()
+            if train and self.config.shuffle_choices and choices:
+                choices = [choices[number] for number in rng.permutation(len(choices))]
             turns = chat_template.user_message(
                 to_nfc(example.question), self.config.instruction, image, choices, to_nfc(example.context)
             )
             if max(image.size) > _LONG_ASPECT_RATIO * min(image.size):
                 self._require_processable(VlmItem(example.id, turns, None, example.choices), image)
             if not train:
-                return VlmItem(example.id, turns, None, choices)
+                return VlmItem(example.id, turns, None, example.choices if self.offers_choices else ())
             text = to_nfc(max(example.answers, key=lambda answer: example.answers[answer], default=""))
             if choices:
                 number = find_choice(choices, text)
@@ -84,7 +91,7 @@ class VlmProcessor:
             if not text:
                 return VlmItem(example.id, [], None)
             answer = chat_template.tokenize_answer(self.hf, turns, text, self.eos_token_ids)
-            return VlmItem(example.id, chat_template.with_answer(turns, text), answer)
+            return VlmItem(example.id, chat_template.with_answer(turns, text), answer, choices)
         except KovqaError as error:
             if not example.id:  # an image that was given by itself
                 raise
@@ -130,6 +137,10 @@ class VlmProcessor:
             tensors = self._processed(rows)
         if rows:
             tensors |= _label_answers(tensors, [row.answer for row in rows])
+        if rows and self.adds_blank_images and rows[0].answer is None:
+            blank = self._processed([_with_blank_image(row) for row in rows])
+            blank |= _label_answers(blank, [None] * len(rows))
+            tensors |= {f"{BLANK_PREFIX}{name}": value for name, value in blank.items()}
         ids = [row.id for row in rows]
         left_out = [item.id for item in items if item.id not in ids]
         return ModelBatch(tensors, ids, left_out, [row.choices for row in rows])
@@ -145,6 +156,18 @@ class VlmProcessor:
             **chat_template.template_arguments(self.hf, add_generation_prompt=rows[0].answer is None),
         )
         return {name: value for name, value in processed.items() if isinstance(value, Tensor)}
+
+
+def _with_blank_image(item: VlmItem) -> VlmItem:
+    """The same question about an image of the same size that shows nothing."""
+    asked, *others = item.turns
+    content = [
+        {**block, "image": Image.new("RGB", block["image"].size, _GREY)}
+        if block["type"] == "image"
+        else block
+        for block in asked["content"]
+    ]
+    return replace(item, turns=[{**asked, "content": content}, *others])
 
 
 def _label_answers(tensors: dict[str, Tensor], answers: Sequence[AnswerTokens | None]) -> dict[str, Tensor]:
@@ -216,30 +239,30 @@ def left_pad_prompts(tensors: dict[str, Tensor], pad_token_id: int) -> PromptTen
     return prompts
 
 
-def append_answer(tensors: dict[str, Tensor], answer_ids: Sequence[int], pad_token_id: int) -> PromptTensors:
-    """The prompts, padded on the right, each with the same answer behind it, as in training.
+def append_answers(
+    tensors: dict[str, Tensor], answers: Sequence[Sequence[int]], pad_token_id: int
+) -> PromptTensors:
+    """The prompts, padded on the right, each with an answer behind it, as in training.
 
     Args:
         tensors: as of `left_pad_prompts`.
-        answer_ids: tokens of the answer.
+        answers: tokens of each prompt's answer.
         pad_token_id: of the positions after an answer.
     """
-    lengths, shape = tensors["prompt_lengths"], tensors["input_ids"].shape
-    positions = lengths[:, None] + torch.arange(len(answer_ids))  # [B, A]
-    answer = {
-        "input_ids": torch.tensor(answer_ids),
-        "attention_mask": torch.ones(len(answer_ids), dtype=torch.long),
-    }
+    lengths, shape, width = tensors["prompt_lengths"], tensors["input_ids"].shape, max(map(len, answers))
+    positions = lengths[:, None] + torch.arange(width)  # [B, A]
+    answer_ids = torch.tensor([[*ids, *[pad_token_id] * (width - len(ids))] for ids in answers])
+    mask = torch.arange(width) < torch.tensor([len(ids) for ids in answers])[:, None]
+    of_answers = {"input_ids": answer_ids, "attention_mask": mask.long()}
     rows = {}
     for name, value in tensors.items():
         if name in ("labels", "prompt_lengths"):
             continue
         if name.endswith(_PER_TOKEN_SUFFIXES) and value.shape == shape:
-            padded = functional.pad(
-                value, (0, len(answer_ids)), value=pad_token_id if name == "input_ids" else 0
-            )
+            padded = functional.pad(value, (0, width), value=pad_token_id if name == "input_ids" else 0)
             # Other numbers of a token tell images from text, which is 0.
-            of_answer = answer.get(name, torch.zeros(len(answer_ids), dtype=torch.long)).to(value.dtype)
-            value = padded.scatter(1, positions, of_answer.expand(len(value), -1))
+            value = padded.scatter(
+                1, positions, of_answers.get(name, torch.zeros_like(answer_ids)).to(value.dtype)
+            )
         rows[name] = value
     return rows
