@@ -44,6 +44,13 @@ def complete_explain_method(incomplete: str) -> list[str]:
     return [name for name in METHODS if name.startswith(incomplete)]
 
 
+def complete_choice_score(incomplete: str) -> list[str]:
+    """Ways to compare choices that begin like this."""
+    from kovqa_core.data.decoding import CHOICE_SCORES
+
+    return [name for name in CHOICE_SCORES if name.startswith(incomplete)]
+
+
 def complete_run(incomplete: str) -> list[str]:
     """Run folders here that begin like this."""
     return sorted(str(folder) for folder in _launched_runs() if str(folder).startswith(incomplete))

@@ -209,8 +209,33 @@ QuestionBatchOption = Annotated[
 ]
 ChoicesOption = Annotated[
     bool,
+    typer.Option("--choices", help="Answer with one of the row's choices (columns choices, or A, B, …)."),
+]
+ChoicesByOption = Annotated[
+    str | None,
     typer.Option(
-        "--choices", help="Answer with one of the row's column choices, by its letter's likelihood."
+        "--choices-by",
+        metavar="NAME",
+        help="With --choices: by the likelihood of their letters, or of each whole text. letter, text. "
+        "[default: letter]",
+        autocompletion=completion.complete_choice_score,
+    ),
+]
+CalibrateOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate", help="With --choices: beside their likelihood for an empty image. Takes twice as long."
+    ),
+]
+UnknownBelowOption = Annotated[
+    float | None,
+    typer.Option(
+        "--unknown-below",
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="With --input: an answer of a lower score becomes the row's choice that means 'unknown' (column unknown, "
+        "or by its wording). `kovqa evaluate` proposes P.",
     ),
 ]
 HiddenVoteOption = Annotated[

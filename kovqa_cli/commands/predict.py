@@ -38,6 +38,9 @@ def predict(
     top_k: options.TopKOption = 1,
     answers: options.AnswerListOption = None,
     choices: options.ChoicesOption = False,
+    choices_by: options.ChoicesByOption = None,
+    calibrate: options.CalibrateOption = False,
+    unknown_below: options.UnknownBelowOption = None,
     temperature: options.TemperatureOption = None,
     seed: options.SamplingSeedOption = None,
     vote: options.HiddenVoteOption = None,
@@ -58,7 +61,14 @@ def predict(
 
     from kovqa_cli.output.answers import print_answer, print_predictions
 
-    decoding = decoding_from_options(answers, choices=choices, temperature=temperature, seed=seed)
+    decoding = decoding_from_options(
+        answers,
+        choices=choices,
+        temperature=temperature,
+        seed=seed,
+        choices_by=choices_by,
+        calibrate=calibrate,
+    )
     other_decoding = decoding != GREEDY_DECODING
     answer_options = AnswerOptions(
         model, decoding=decoding, top_k=top_k, precision=require_precision(precision),
@@ -105,8 +115,9 @@ def predict(
         )
     if not has_table:
         _refuse_table_options(
-            column=bool(column), kind=bool(kind), choices=choices, profile=bool(profile), force=force
-        )
+            column=bool(column), kind=bool(kind), choices=choices, unknown=unknown_below is not None,
+            profile=bool(profile), force=force,
+        )  # fmt: skip
         require_table_of_images(allow_outside=allow_outside)
         require_table(fill_unreadable)
     if server:
@@ -139,7 +150,7 @@ def predict(
             input, output, answer_options, images, tuple(kind or ()), batch,
             options.parse_columns(column),
             allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
-            allow_outside=allow_outside,
+            allow_outside=allow_outside, unknown_below=unknown_below,
         )  # fmt: skip
         table = answer_table(job, profile, server, concurrency, quiet=quiet or json)
         print_predictions(table, as_json=json, quiet=quiet)
@@ -160,7 +171,9 @@ def _note_new_command(option: str, command: str, *, quiet: bool) -> None:
         )
 
 
-def _refuse_table_options(*, column: bool, kind: bool, choices: bool, profile: bool, force: bool) -> None:
+def _refuse_table_options(
+    *, column: bool, kind: bool, choices: bool, unknown: bool, profile: bool, force: bool
+) -> None:
     """Refuse what only a table has, where there is none."""
     hint = message("predict.table-option.hint", "give --input and --output")
     if column:
@@ -169,6 +182,11 @@ def _refuse_table_options(*, column: bool, kind: bool, choices: bool, profile: b
         raise SettingsError(message("predict.kind-of-a-table", "--kind chooses rows of a table"), hint)
     if choices:
         raise SettingsError(message("predict.choices-of-a-table", "--choices is a column of a table"), hint)
+    if unknown:
+        raise SettingsError(
+            message("predict.unknown-of-a-table", "--unknown-below is for rows that have a choice 'unknown'"),
+            hint,
+        )
     if profile:
         raise SettingsError(
             message("predict.profile-of-a-table", "--profile shares a table among processes"), hint

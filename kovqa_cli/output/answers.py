@@ -123,7 +123,9 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
     }
     if table.filled:
         fields["filled"] = len(table.left_out)
-    notes = [*table.notes, note, *_kept_notes(table), *_left_out_notes(table)]
+    if table.abstained is not None:
+        fields |= {"abstained": table.abstained, "without_unknown": table.without_unknown}
+    notes = [*table.notes, note, *_abstention_notes(table), *_kept_notes(table), *_left_out_notes(table)]
     if table.passed_over:
         notes.append(
             message(
@@ -143,6 +145,22 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
             )
         )
     print_outcome(str(table.path), fields, notes, as_json=as_json, quiet=quiet)
+
+
+def _abstention_notes(table: AnsweredTable) -> list[str]:
+    """How many answers became "unknown", and which rows could not."""
+    if table.abstained is None:
+        return []
+    text = message("predict.abstained", "{rows:,} of them became 'unknown'", rows=table.abstained)
+    if not table.without_unknown:
+        return [text]
+    return [
+        text,
+        message(
+            "predict.without-unknown", "{rows:,} rows have no choice that means 'unknown': their answers stay",
+            rows=table.without_unknown,
+        ),
+    ]  # fmt: skip
 
 
 def _kept_notes(table: AnsweredTable) -> list[str]:

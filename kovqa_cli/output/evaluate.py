@@ -9,6 +9,7 @@ from kovqa_core.errors import list_ids
 from kovqa_core.messages import Message, message
 from kovqa_core.messages.readable_name import readable_name
 
+from kovqa_cli.output.abstention import abstention_fields, print_abstention
 from kovqa_cli.output.answers import unusable_scores_text
 from kovqa_cli.output.console import (
     print_json,
@@ -52,6 +53,8 @@ def print_evaluation(
                 )
             )
         _print_answer_scores(result.scores, quiet=quiet)
+        if result.abstention is not None and not quiet:
+            print_abstention(result.abstention)
     else:
         _print_caption_scores(result.scores, quiet=quiet)
 
@@ -70,6 +73,8 @@ def evaluation_fields(result: EvaluationResult) -> dict[str, object]:
     fields = (
         _answer_score_fields(scores) if isinstance(scores, AnswerScores) else _caption_score_fields(scores)
     )
+    if result.abstention is not None:
+        fields["abstention"] = abstention_fields(result.abstention)
     return {**fields, "unusable_scores": len(result.predictions.unusable_scores)}
 
 

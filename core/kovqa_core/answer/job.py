@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kovqa_core.answer.abstain import require_unknown_choices
 from kovqa_core.answer.folder_images import rows_from_images
 from kovqa_core.answer.partial_file import (
     PARTIAL_SUFFIX,
@@ -81,6 +82,7 @@ class AnswerJob:
         columns: our name of a column -> the table's, for those it calls by names that we do not know.
         allow_left_out: finish although more than 10 % of the rows cannot be answered.
         fill_unreadable: what stands for the answer of a row whose image cannot be read; None: it has no line.
+        unknown_below: an answer of a lower score becomes the row's choice that means "unknown"; None: none does.
         force: answers of another model, or to other questions, may be replaced.
         allow_outside: images may be named with `..` or by absolute paths, and lie outside the image folder.
     """
@@ -94,6 +96,7 @@ class AnswerJob:
     columns: Mapping[str, str] = field(default_factory=dict)
     allow_left_out: bool = field(default=False, kw_only=True)
     fill_unreadable: str | None = field(default=None, kw_only=True)
+    unknown_below: float | None = field(default=None, kw_only=True)
     force: bool = field(default=False, kw_only=True)
     allow_outside: bool = field(default=False, kw_only=True)
 
@@ -178,6 +181,8 @@ class AnsweredTable:
         duplicates: rows of the table that ask again what an earlier one asks: id, file and line.
         notes: what was found about the table that its suffix does not say.
         precision: what the model computed in; empty: its server knows.
+        abstained: answers that became "unknown" (`AnswerJob.unknown_below`); None: none were to.
+        without_unknown: rows that have no such choice, where some were to.
         filled: those have a line all the same, with the text of `AnswerJob.fill_unreadable`.
     """
 
@@ -191,6 +196,8 @@ class AnsweredTable:
     duplicates: Sequence[str] = ()
     notes: Sequence[str] = ()
     precision: str = ""
+    abstained: int | None = field(default=None, kw_only=True)
+    without_unknown: int = field(default=0, kw_only=True)
     filled: bool = field(default=False, kw_only=True)
 
 
@@ -222,6 +229,8 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
     passed_over, duplicates = list[str](), list[str]()
     rows = job.read_rows(passed_over.append, duplicates.append)
     _check_faults(job, dict.fromkeys(duplicates, _DUPLICATE), len(rows) + len(duplicates))
+    if job.unknown_below is not None:
+        require_unknown_choices(job.table, rows)
     with disk_errors(job.output):
         _require_free_output(job, backend.model, rows)
     require_table_format(job.output)
@@ -270,10 +279,14 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         _check_faults(job, problems, len(rows))  # those of a profile's processes are known only now
         fill = job.fill_unreadable
         written = [row for row in rows if fill is not None or row.example.id not in problems]
-        finish_partial_file(partial_file, job.output, written, task, fill or "")
+        abstained = finish_partial_file(
+            partial_file, job.output, written, task, fill or "", job.unknown_below
+        )
     return AnsweredTable(
         job.output, len(written), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over,
         duplicates, notes_of(job.table, rows), backend.precision, filled=fill is not None,
+        abstained=None if job.unknown_below is None else abstained,
+        without_unknown=sum(not row.example.unknown for row in written),
     )  # fmt: skip
 
 

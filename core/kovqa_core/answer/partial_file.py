@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.answer.abstain import abstain
 from kovqa_core.answer.fingerprint_differences import ROW_KEYS, name_differences
+from kovqa_core.answer.partial_line import FAULT_KEY, FILLED, PartialLine, parse_lines
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.row_digest import digest_row
-from kovqa_core.bounded_json import parse_json
-from kovqa_core.data.example import Answer, json_line
+from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.evaluate.answers_record import AnswersRecord, read_answers_record, write_answers_record
-from kovqa_core.evaluate.likeliest_column import LIKELIEST, parse_likeliest
 from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.evaluate.write_predictions import PredictionRow, encode_predictions, prediction_fields
 from kovqa_core.files import atomic_file, read_bytes, read_json, write_json
@@ -33,11 +33,6 @@ from kovqa_core.messages import Message, message
 PARTIAL_SUFFIX = ".part"
 JOB_FILE = "job.json"  # in the folder of several processes: what they are to answer
 _RANK_FILES = "rank-*.jsonl"
-
-
-_DIGEST_KEY = "row_digest"  # of a line: see `digest_row`
-_FILLED = "filled"  # the digest of a row that has a text for want of an answer: the next start tries it again
-_FAULT_KEY = "left_out"  # of a line: what is wrong with a row that has no answer
 
 
 @dataclass(frozen=True)
@@ -86,36 +81,6 @@ class ResumedAnswers:
     dropped: int = 0
 
 
-@dataclass(frozen=True)
-class _PartialLine:
-    """A line of a partial file; without a digest, of an earlier version."""
-
-    digest: str
-    fields: Mapping[str, object]
-
-    @property
-    def id(self) -> str:
-        return str(self.fields["id"])
-
-    @property
-    def is_fault(self) -> bool:
-        # A column of the input may have the same name; but then the line has a score as well.
-        return self.fields.keys() == {"id", _FAULT_KEY}
-
-    @property
-    def answer(self) -> Answer:
-        fields = self.fields
-        score = fields.get("score")
-        return Answer(
-            str(fields.get("answer", fields.get("caption", ""))),
-            score if isinstance(score, float | int) else math.nan,
-            parse_likeliest(fields.get(LIKELIEST)),
-        )
-
-    def encode(self) -> bytes:
-        return f"{json_line({**self.fields, _DIGEST_KEY: self.digest})}\n".encode()
-
-
 def resume_partial_file(
     output: Path,
     fingerprint: Mapping[str, object],
@@ -162,7 +127,7 @@ def resume_partial_file(
 
 
 def begin_partial_file(
-    partial_file: Path, lines: Iterable[_PartialLine], fingerprint: Mapping[str, object]
+    partial_file: Path, lines: Iterable[PartialLine], fingerprint: Mapping[str, object]
 ) -> None:
     """A partial file with these lines and no others."""
     partial_file.parent.mkdir(parents=True, exist_ok=True)
@@ -196,12 +161,12 @@ def _resume_finished_file(
     ids = list(predictions.texts)
     row_digests = record.row_digests or [""] * len(ids)
     lines = [
-        _PartialLine(
+        PartialLine(
             digest,
             prediction_fields(
                 id,
-                Answer(
-                    predictions.texts[id],
+                Answer(  # the model's own: whether it abstains is decided anew
+                    predictions.abstained_from.get(id, predictions.texts[id]),
                     predictions.confidence.get(id, math.nan),
                     predictions.likeliest.get(id, ()),
                 ),
@@ -209,7 +174,7 @@ def _resume_finished_file(
             ),
         )
         for digest, id in zip(row_digests, ids, strict=True)
-        if digest != _FILLED
+        if digest != FILLED
     ]
     resumed = _keep_same_rows(partial_file_path(output), lines, record.fingerprint, fingerprint, digests)
     if resumed is None:
@@ -227,7 +192,7 @@ def _resume_finished_file(
 
 def _keep_same_rows(
     partial_file: Path,
-    lines: Sequence[_PartialLine],
+    lines: Sequence[PartialLine],
     recorded: Mapping[str, object],
     fingerprint: Mapping[str, object],
     digests: Callable[[], Mapping[str, str]],
@@ -236,14 +201,14 @@ def _keep_same_rows(
     then = {**recorded, **{key: fingerprint.get(key) for key in ROW_KEYS}}
     if name_differences(then, fingerprint):
         return None
-    lines = [line for line in lines if line.digest != _FILLED]
+    lines = [line for line in lines if line.digest != FILLED]
     is_same_table = not name_differences(recorded, fingerprint)
     # Without an answer nothing says that rows of other kinds are what is left of the same table.
     if not lines and recorded.get("kinds") != fingerprint.get("kinds"):
         return None
     digest_of = digests() if lines else {}
 
-    def holds(line: _PartialLine) -> bool:
+    def holds(line: PartialLine) -> bool:
         now = digest_of.get(line.id)
         return now == line.digest or (now is not None and not line.digest and is_same_table)
 
@@ -278,11 +243,11 @@ def append_answers(
         for row, answer in answers:
             id = row.example.id
             fields: Mapping[str, object] = (
-                {"id": id, _FAULT_KEY: answer.problem}
+                {"id": id, FAULT_KEY: answer.problem}
                 if isinstance(answer, RowFault)
                 else prediction_fields(id, answer, task)
             )
-            stream.write(_PartialLine(digest_row(row.example, image_folder), fields).encode())
+            stream.write(PartialLine(digest_row(row.example, image_folder), fields).encode())
             stream.flush()  # a line that is only in our buffer dies with us
             answered_ids.add(id)
             yield
@@ -290,7 +255,7 @@ def append_answers(
 
 def read_faults(partial_file: Path) -> dict[str, str]:
     """What is wrong with the rows that have no answer, by id."""
-    return {line.id: str(line.fields[_FAULT_KEY]) for line in _read_lines(partial_file) if line.is_fault}
+    return {line.id: str(line.fields[FAULT_KEY]) for line in _read_lines(partial_file) if line.is_fault}
 
 
 def merge_rank_files(partial_file: Path) -> set[str]:
@@ -311,36 +276,11 @@ def read_answered_ids(path: Path) -> set[str]:
     whole_lines = data[: data.rfind(b"\n") + 1]
     if len(whole_lines) < len(data):
         path.write_bytes(whole_lines)
-    return {line.id for line in _parse_lines(whole_lines, path)}
+    return {line.id for line in parse_lines(whole_lines, path)}
 
 
-def _read_lines(path: Path) -> Iterator[_PartialLine]:
-    return _parse_lines(read_bytes(path), path)
-
-
-def _parse_lines(data: bytes, path: Path) -> Iterator[_PartialLine]:
-    # Not splitlines(): it would split at a bare carriage return, too.
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line:
-            yield _parse_line(line, f"{path}:{number}")
-
-
-def _parse_line(line: bytes, place: str) -> _PartialLine:
-    """A line of a partial file.
-
-    Raises:
-        DataError: it is none, though it is whole: something else than a kill damaged it.
-    """
-    try:
-        fields = parse_json(line)
-    except ValueError:
-        fields = None
-    if not (isinstance(fields, dict) and isinstance(fields.get("id"), str)):
-        raise DataError(
-            message("answer.damaged-line", "{place}: not a line of unfinished predictions", place=place),
-            message("answer.damaged-line.hint", "remove this line: its row is answered again"),
-        )
-    return _PartialLine(str(fields.pop(_DIGEST_KEY, "")), fields)
+def _read_lines(path: Path) -> Iterator[PartialLine]:
+    return parse_lines(read_bytes(path), path)
 
 
 def _read_fingerprint(partial_file: Path) -> dict[str, object]:
@@ -358,28 +298,38 @@ def _read_fingerprint(partial_file: Path) -> dict[str, object]:
 
 
 def finish_partial_file(
-    partial_file: Path, output: Path, rows: Iterable[QuestionRow], task: str, fill: str = ""
-) -> None:
+    partial_file: Path,
+    output: Path,
+    rows: Iterable[QuestionRow],
+    task: str,
+    fill: str = "",
+    unknown_below: float | None = None,
+) -> int:
     """The answers under their final name and in its format, in the order of these rows.
 
     Args:
-        partial_file: has a line of each of them.
+        partial_file: has a line of each of them, with the model's own answer.
         output: the file.
         rows: what is written.
         task: "vqa" or "caption".
         fill: the answer of those that have none.
+        unknown_below: an answer of a lower score becomes the row's choice that means "unknown", if it has one.
+
+    Returns:
+        How many answers became "unknown".
     """
     lines = {line.id: line for line in _read_lines(partial_file)}
     no_answer = Answer(fill, math.nan)
     for id, line in lines.items():
         if line.is_fault:
-            lines[id] = _PartialLine(_FILLED, prediction_fields(id, no_answer, task))
+            lines[id] = PartialLine(FILLED, prediction_fields(id, no_answer, task))
     answered = [(row, lines[row.example.id]) for row in rows]
+    answers = [abstain(row, line.answer, unknown_below) for row, line in answered]
     contents = encode_predictions(
         output,
         [
-            PredictionRow(row.example.id, line.answer, row.extra_columns, row.all_columns)
-            for row, line in answered
+            PredictionRow(row.example.id, answer, row.extra_columns, row.all_columns)
+            for (row, _), answer in zip(answered, answers, strict=True)
         ],
         task,
     )
@@ -393,3 +343,4 @@ def finish_partial_file(
     partial_file.unlink()
     fingerprint_path(partial_file).unlink(missing_ok=True)
     shutil.rmtree(rank_files_folder(partial_file), ignore_errors=True)
+    return sum(bool(answer.abstained_from) for answer in answers)

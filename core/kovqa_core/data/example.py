@@ -165,6 +165,8 @@ class Answer:
         score: how sure the model is, 0…1; nan if it does not say that.
         likeliest: texts and their scores, best first, as many as were asked for; `text` is the first of them.
             Empty: only the answer was asked for, or the model has no others.
+        abstained_from: what the model answered where "unknown" is given in its place (`--unknown-below`): `score` and
+            `likeliest` are of it. "": `text` is the model's own.
         is_cut: the question is longer than the model reads, and its end was left out. Known where one asks a model
             outside of a table, which has one warning for all its rows.
     """
@@ -172,6 +174,7 @@ class Answer:
     text: str
     score: float
     likeliest: Sequence[tuple[str, float]] = ()
+    abstained_from: str = field(default="", kw_only=True)
     is_cut: bool = field(default=False, kw_only=True)
 
 

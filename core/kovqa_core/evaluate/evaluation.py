@@ -10,6 +10,7 @@ from kovqa_core.data.benchmark_sets import BENCHMARK_SETS, BenchmarkSet
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import ALL_TYPES
 from kovqa_core.errors import SettingsError
+from kovqa_core.evaluate.abstention import AbstentionScores, score_abstention
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
 from kovqa_core.evaluate.predictions import Predictions
@@ -29,6 +30,7 @@ class EvaluationResult:
         examples: in circular evaluation the first turns of the questions that are scored.
         benchmark: the published set whose protocol was taken, because none was named; None: no such set.
         judge: name of the model whose points these are; "" where there was no judge.
+        abstention: of questions one choice of which means "unknown"; None: there are no such questions.
     """
 
     predictions_path: Path
@@ -40,6 +42,7 @@ class EvaluationResult:
     protocol: str = AUTO
     benchmark: BenchmarkSet | None = field(default=None, kw_only=True)
     judge: str = field(default="", kw_only=True)
+    abstention: AbstentionScores | None = field(default=None, kw_only=True)
 
 
 def evaluate_file(
@@ -93,7 +96,7 @@ def evaluate_file(
     )
     if points is not None:  # who judged has said which ones have none
         examples = [example for example in examples if example.id in points]
-    stage = message("evaluate.scoring", "scoring")
+    stage, abstention = message("evaluate.scoring", "scoring"), None
     if predictions.task == "caption":
         captioned = list(report_rows(examples, stage, on_progress))
         ids = [example.id for example in captioned]
@@ -113,10 +116,14 @@ def evaluate_file(
         )
         columns = benchmark.score_columns if benchmark else ()
         scores = score_answers(pairs, rule, groups, protocol=protocol, points=points, columns=columns)
+        abstention = score_abstention(
+            examples, predictions.texts, predictions.confidence, predictions.abstained_from
+        )
         examples = scores.examples if scores.examples is not None else examples
     return EvaluationResult(
-        predictions_path, index_path, predictions, examples, scores, rule, protocol, benchmark=own_protocol
-    )
+        predictions_path, index_path, predictions, examples, scores, rule, protocol, benchmark=own_protocol,
+        abstention=abstention,
+    )  # fmt: skip
 
 
 def find_benchmark(index_path: Path) -> BenchmarkSet | None:

@@ -25,6 +25,7 @@ class Predictions:
         questions: numbered id -> question, where the file has a column for it (`join_ids.join_by_text`).
         numbered: of these, the ids that were numbered here, in the order of the file.
         likeliest: id -> the likeliest answers and their probabilities, where the file has them (`--top-k`).
+        abstained_from: id -> the model's own answer, where "unknown" was given in its place (`--unknown-below`).
     """
 
     task: str
@@ -35,6 +36,7 @@ class Predictions:
     questions: Mapping[str, str] = field(default_factory=dict)
     numbered: frozenset[str] = frozenset()
     likeliest: Mapping[str, Likeliest] = field(default_factory=dict)
+    abstained_from: Mapping[str, str] = field(default_factory=dict)
 
 
 def rename_ids(predictions: Predictions, new_ids: Mapping[str, str]) -> Predictions:
@@ -48,6 +50,7 @@ def rename_ids(predictions: Predictions, new_ids: Mapping[str, str]) -> Predicti
         questions={new_ids.get(id, id): question for id, question in predictions.questions.items()},
         numbered=frozenset(new_ids.get(id, id) for id in predictions.numbered),
         likeliest={new_ids.get(id, id): answers for id, answers in predictions.likeliest.items()},
+        abstained_from={new_ids.get(id, id): text for id, text in predictions.abstained_from.items()},
     )
 
 

@@ -18,6 +18,7 @@ from kovqa_core.errors import DataError, list_ids, list_lines
 from kovqa_core.evaluate.join_ids import is_numbered, join_by_image
 from kovqa_core.evaluate.likeliest_column import LIKELIEST, Likeliest, parse_likeliest
 from kovqa_core.evaluate.predictions import Predictions, rename_ids, renumber_ids
+from kovqa_core.evaluate.write_predictions import ABSTAINED_FROM
 from kovqa_core.index.reader import IndexSplit, filter_question_types
 from kovqa_core.messages import Message, message, shell_quote
 
@@ -40,6 +41,7 @@ def read_predictions(path: Path) -> Predictions:
     texts: list[str] = []
     scores: list[float | None] = []
     likeliest: list[Likeliest] = []
+    abstained_from: list[str] = []
     empty: list[str] = []
     task = ""
     for number, row in read_table(path, as_text=False):
@@ -50,6 +52,7 @@ def read_predictions(path: Path) -> Predictions:
             id, text = _prediction_text(row, columns.id), _prediction_text(row, columns.text)
             scores.append(_confidence(row.get(columns.score)))
             likeliest.append(parse_likeliest(row.get(LIKELIEST)))
+            abstained_from.append(_optional_text(row, ABSTAINED_FROM))
             image = "" if task == "caption" else _optional_text(row, columns.image)
             rows.append(TableRow(id, image, _optional_text(row, columns.question) if image else ""))
         except ValueError as error:
@@ -70,6 +73,7 @@ def read_predictions(path: Path) -> Predictions:
         {id: row.question for id, row in zip(ids, rows, strict=True) if row.question and is_numbered(id)},
         frozenset(id for id, row in zip(ids, rows, strict=True) if id != row.id and is_numbered(id)),
         {id: answers for id, answers in zip(ids, likeliest, strict=True) if answers},
+        {id: text for id, text in zip(ids, abstained_from, strict=True) if text},
     )
 
 

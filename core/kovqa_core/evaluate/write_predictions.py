@@ -13,7 +13,8 @@ from kovqa_core.evaluate.likeliest_column import LIKELIEST, likeliest_fields
 
 # A predictions file's own columns: a column of the input that has such a name is not carried over. Those of captions in
 # any case and in both tasks: a file with a column `Caption` is read as one of captions, whatever else it has.
-_OWN_NAMES = ("id", "answer", "score", LIKELIEST)
+ABSTAINED_FROM = "abstained_from"
+_OWN_NAMES = ("id", "answer", "score", LIKELIEST, ABSTAINED_FROM)
 _CAPTION_NAMES = ("caption", "captions")
 
 
@@ -35,7 +36,7 @@ class PredictionRow:
 
 
 def prediction_fields(id: str, answer: Answer, task: str = "vqa") -> dict[str, object]:
-    """Our columns of a prediction: id, answer or caption, score and, where they were asked for, likeliest.
+    """Our columns of a prediction: id, answer or caption, score and, where it has them, abstained_from and likeliest.
 
     Args:
         id: of the question.
@@ -48,6 +49,7 @@ def prediction_fields(id: str, answer: Answer, task: str = "vqa") -> dict[str, o
         "id": id,
         "caption" if task == "caption" else "answer": answer.text,
         "score": score,
+        **({ABSTAINED_FROM: answer.abstained_from} if answer.abstained_from else {}),
         **likeliest_fields(answer),
     }
 
@@ -55,8 +57,8 @@ def prediction_fields(id: str, answer: Answer, task: str = "vqa") -> dict[str, o
 def encode_predictions(output: Path, rows: Sequence[PredictionRow], task: str = "vqa") -> bytes:
     """The bytes of a predictions file in the format of its name.
 
-    A line of JSON is id, answer and score (and likeliest), then the input's columns that are none of ours. A table
-    has the input's columns in their order, then ours. Of the same name, ours win.
+    A line of JSON is id, answer and score (and abstained_from, likeliest), then the input's columns that are none of
+    ours. A table has the input's columns in their order, then ours. Of the same name, ours win.
 
     Args:
         output: the file.
