@@ -175,8 +175,21 @@ def warn_of_unread_texts(loaded: LoadedModel, examples: Sequence[Example]) -> No
         examples,
     )
     cut = cut_questions_warning(info.family, loaded.processor, examples)
-    for warning in filter(None, (unread, cut)):
+    foreign = _foreign_choices_warning(loaded, examples) if loaded.decoding.choices else None
+    for warning in filter(None, (unread, cut, foreign)):
         report_warning(warning)
+
+
+def _foreign_choices_warning(loaded: LoadedModel, examples: Sequence[Example]) -> Message | None:
+    count = family.load_family(loaded.info.family).count_foreign_choices
+    rows = count(loaded.processor, examples) if count else 0
+    if not rows:
+        return None
+    return message(
+        "answer.foreign-choices",
+        "{rows:,} rows have choices that are not answers of the model: it cannot give these",
+        rows=rows,
+    )
 
 
 def answer_question(image: Path, question: str, options: AnswerOptions) -> ModelAnswer:

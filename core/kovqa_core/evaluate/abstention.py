@@ -131,10 +131,11 @@ def _numbered_row(
 
 def _balanced_accuracy(true: np.ndarray, unknown: np.ndarray, given: np.ndarray) -> BalancedAccuracy:
     right, ambiguous = true == given, true == unknown
-    scores = (float(right[some].mean()) if some.any() else float("nan") for some in (ambiguous, ~ambiguous))
-    return BalancedAccuracy(
-        int(ambiguous.sum()), int((~ambiguous).sum()), *scores, int((given == unknown).sum())
+    ambiguous_score, clear_score = (
+        float(right[some].mean()) if some.any() else float("nan") for some in (ambiguous, ~ambiguous)
     )
+    counts = int(ambiguous.sum()), int((~ambiguous).sum())
+    return BalancedAccuracy(*counts, ambiguous_score, clear_score, int((given == unknown).sum()))
 
 
 def _best_threshold(

@@ -191,6 +191,8 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         export_check: how an export is held against its model by the library it was made for; None: it cannot be.
         export_upstream: the same, as the original's own training saves it; None: there is no such form.
         set_decoding: from now on the model answers in this way; None: it has one way only.
+        set_class_choices: from now on a classifier answers a row that offers choices with one of these; None: it is none.
+        count_foreign_choices: of a classifier: how many rows offer a choice that it cannot give.
         set_num_beams: from now on it follows so many captions at once; None: it searches no beams.
         set_top_k: from now on each answer brings so many of the likeliest, itself the first; a `SettingsError` where
             the model, as it answers now, has no others. None: it never has.
@@ -208,6 +210,8 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     export_check: ExportCheck[ModelType, ProcessorType] | None = None
     export_upstream: Callable[[Path, Path, LoadOptions], str] | None = None
     set_decoding: Callable[[ModelType, ProcessorType, DecodingOptions], None] | None = None
+    set_class_choices: Callable[[ProcessorType], None] | None = None
+    count_foreign_choices: Callable[[ProcessorType, Sequence[Example]], int] | None = None
     set_num_beams: Callable[[ModelType, int], None] | None = None
     set_top_k: Callable[[ModelType, int], None] | None = None
     set_on_text: Callable[[ModelType, Callable[[str], None] | None], None] | None = None
@@ -271,7 +275,8 @@ def read_model_folder(
     family = load_family(info.family)
     _require_task(folder, info, task)
     require_no_remote_code(info.family, options)
-    if decoding != GREEDY_DECODING and family.set_decoding is None:
+    chooses_classes = family.set_class_choices is not None and decoding == DecodingOptions(choices=True)
+    if decoding != GREEDY_DECODING and family.set_decoding is None and not chooses_classes:
         raise _one_way_error(folder, info)
     if num_beams is not None and family.set_num_beams is None:
         raise _no_beams_error(folder, info)
@@ -282,6 +287,8 @@ def read_model_folder(
     model, processor = family.load_model(folder, options)
     if decoding != GREEDY_DECODING and family.set_decoding is not None:
         family.set_decoding(model, processor, decoding)
+    if chooses_classes and family.set_class_choices is not None:
+        family.set_class_choices(processor)
     if num_beams is not None and family.set_num_beams is not None:
         family.set_num_beams(model, num_beams)
     if top_k > 1 and family.set_top_k is not None:
@@ -313,7 +320,8 @@ def _one_way_error(folder: Path, info: CheckpointInfo) -> SettingsError:
         ),
         message(
             "models.one-way-to-answer.hint",
-            "leave out --answers, --choices and --temperature, or name a vision language model with --model",
+            "leave out --answers, --temperature, --choices-by and --calibrate, or name a vision language model with "
+            "--model",
         ),
     )
 

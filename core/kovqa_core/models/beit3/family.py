@@ -44,6 +44,7 @@ from kovqa_core.models.beit3.vocab_transfer import transfer_vocab_rows
 from kovqa_core.models.beit3.vqa import Beit3VqaProcessor, VqaTask
 from kovqa_core.models.beit3.weights_problems import require_reinit_of_task
 from kovqa_core.models.checkpoint_info import read_checkpoint_info, write_checkpoint_info
+from kovqa_core.models.class_answers import count_foreign_choices
 from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods
 from kovqa_core.models.config import config_from_recipe
@@ -257,6 +258,24 @@ def set_top_k(model: Beit3Model, top_k: int) -> None:
     model.task.top_k = top_k
 
 
+def set_class_choices(processor: Beit3Processor) -> None:
+    """From now on a row is answered with one of its choices; a captioner reads none."""
+    if isinstance(processor, Beit3VqaProcessor):
+        processor.offers_choices = True
+
+
+def foreign_choices(processor: Beit3Processor, examples: Sequence[Example]) -> int:
+    """Rows with a choice that is not a class."""
+    if isinstance(processor, Beit3VqaProcessor):
+        return count_foreign_choices(processor.label_of, examples)
+    return 0
+
+
+def prompt_columns(processor: Beit3Processor) -> tuple[str, ...]:
+    """What is read of a row besides its question."""
+    return ("choices",) if isinstance(processor, Beit3VqaProcessor) and processor.offers_choices else ()
+
+
 def save_model(model: Beit3Model, processor: Beit3Processor, folder: Path) -> None:
     """config.json, model.safetensors, tokenizer/spm.model and, for questions, answers.txt."""
     # Where training began does not matter any more, and paths of one machine do not belong in a checkpoint.
@@ -346,6 +365,9 @@ FAMILY = ModelFamily(
     ),
     set_num_beams=set_num_beams,
     set_top_k=set_top_k,
+    set_class_choices=set_class_choices,
+    count_foreign_choices=foreign_choices,
+    prompt_columns=prompt_columns,
     count_text_tokens=count_text_tokens,
     explain=ExplainFunctions(
         lambda model, processor, batch, answer: score_answer(model.net, processor, batch, answer),

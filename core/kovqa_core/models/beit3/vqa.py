@@ -18,7 +18,12 @@ from kovqa_core.models import image_transforms
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.config import ModelConfig
 from kovqa_core.models.beit3.network import Beit3VqaNet
-from kovqa_core.models.class_answers import begin_class_answers
+from kovqa_core.models.class_answers import (
+    ClassChoices,
+    begin_answers_of,
+    choice_tensors,
+    find_class_choices,
+)
 from kovqa_core.models.family import ReadAnswers
 from kovqa_core.models.image_pipeline import ImagePipeline
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, pad_token_ids
@@ -34,16 +39,22 @@ class Beit3VqaItem:
     tokens: list[int]
     labels: list[tuple[int, float]]  # (class, score)
     noise: np.ndarray  # float32 [layers, 2], uniform in 0…1, decides drop path; [0, 2] when not training
+    choices: ClassChoices = ()
 
 
 class Beit3VqaProcessor:
-    """Images, questions and answers -> batches."""
+    """Images, questions and answers -> batches.
+
+    Attributes:
+        label_of: class -> its label (`number_classes`).
+        offers_choices: is a row to be answered with one of its choices?
+    """
 
     def __init__(
         self, config: ModelConfig, tokenizer: XlmrTokenizer, answers: list[str], data: DataSettings
     ) -> None:
         self.config, self.tokenizer, self.answers, self.data = config, tokenizer, answers, data
-        self._label_of = number_classes(answers)
+        self.label_of, self.offers_choices = number_classes(answers), False
         self._images = ImagePipeline(config.image_size, data, as_stored=config.load_as_stored)
 
     def encode(
@@ -51,19 +62,21 @@ class Beit3VqaProcessor:
     ) -> Beit3VqaItem:
         """One example; errors name its id."""
         image = self._images.load_image(example, images, train=train, rng=rng)
-        labels = list(class_scores(self._label_of, example.answers).items())
+        labels = list(class_scores(self.label_of, example.answers).items())
         noise = (
             rng.random((self.config.dimensions.num_layers, 2), np.float32)
             if train
             else np.zeros((0, 2), np.float32)
         )
         tokens = self.tokenizer.encode_with_specials(to_nfc(example.question), self.config.max_text)
-        return Beit3VqaItem(example.id, image, tokens, labels, noise)
+        choices = find_class_choices(self.label_of, example) if self.offers_choices and not train else ()
+        return Beit3VqaItem(example.id, image, tokens, labels, noise, choices)
 
     def collate(self, items: Sequence[Beit3VqaItem]) -> ModelBatch:
         """Text is padded to the longest question of the batch, not to `max_text`."""
         tokens, padding = pad_token_ids([item.tokens for item in items])
         # Labels travel as (row, class) pairs: [B, C] would be mostly zeros, through a queue between processes.
+        offered, texts = choice_tensors([item.choices for item in items]) if self.offers_choices else ({}, [])
         positions = [(row, label) for row, item in enumerate(items) for label, _ in item.labels]
         return ModelBatch(
             {
@@ -73,8 +86,10 @@ class Beit3VqaProcessor:
                 "noise": torch.from_numpy(np.stack([item.noise for item in items])),
                 "label_positions": torch.tensor(positions, dtype=torch.long).reshape(-1, 2),
                 "label_scores": torch.tensor([score for item in items for _, score in item.labels]),
+                **offered,
             },
             [item.id for item in items],
+            choices=texts,
         )
 
 
@@ -98,7 +113,7 @@ class VqaTask:
 
     def begin_answers(self, net: Beit3VqaNet, batch: ModelBatch) -> ReadAnswers:
         """The most likely class of each, with its probability."""
-        return begin_class_answers(self.answers, beit3_vqa_logits(net, batch), torch.sigmoid, self.top_k)
+        return begin_answers_of(batch, self.answers, beit3_vqa_logits(net, batch), torch.sigmoid, self.top_k)
 
 
 def beit3_vqa_logits(net: Beit3VqaNet, batch: ModelBatch) -> Tensor:

@@ -19,7 +19,7 @@ from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.checkpoint_info import read_checkpoint_info, write_checkpoint_info
-from kovqa_core.models.class_answers import begin_class_answers
+from kovqa_core.models.class_answers import begin_answers_of, count_foreign_choices
 from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
@@ -95,7 +95,7 @@ class FusionModel(FamilyModel):
         # Compiled for training: each size of a batch would be compiled anew.
         with eager_layers(compiled=self.net.compiled):
             probabilities = fusion_logits(self.net, batch).softmax(1)
-        return begin_class_answers(self.answers, probabilities, lambda values: values, self.top_k)
+        return begin_answers_of(batch, self.answers, probabilities, lambda values: values, self.top_k)
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Activation checkpointing in both encoders; torch.compile of the question's layers and the image encoder."""
@@ -307,6 +307,11 @@ def set_top_k(model: FusionModel, top_k: int) -> None:
     model.top_k = top_k
 
 
+def set_class_choices(processor: FusionProcessor) -> None:
+    """From now on a row is answered with one of its choices."""
+    processor.offers_choices = True
+
+
 def count_text_tokens(processor: FusionProcessor, examples: Sequence[Example]) -> TokenCount:
     """What the tokenizer makes of questions."""
     texts = [example.question for example in examples]
@@ -322,6 +327,9 @@ FAMILY = ModelFamily(
         "transformers and timm", export_check.own_logits, export_check.example_row, export_check.CHECK_CODE
     ),
     set_top_k=set_top_k,
+    set_class_choices=set_class_choices,
+    count_foreign_choices=lambda processor, examples: count_foreign_choices(processor.label_of, examples),
+    prompt_columns=lambda processor: ("choices",) if processor.offers_choices else (),
     count_text_tokens=count_text_tokens,
     explain=ExplainFunctions(
         lambda model, processor, batch, answer: score_answer(model.net, processor, batch, answer),

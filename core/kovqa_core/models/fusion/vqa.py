@@ -15,6 +15,7 @@ from kovqa_core.data.answers import class_scores, number_classes
 from kovqa_core.data.example import Example
 from kovqa_core.files import to_nfc
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.class_answers import ClassChoices, choice_tensors, find_class_choices
 from kovqa_core.models.fusion import losses
 from kovqa_core.models.fusion.config import ModelConfig
 from kovqa_core.models.fusion.network import FusionNet
@@ -32,16 +33,22 @@ class FusionItem:
     image: np.ndarray  # uint8 [3, S, S]
     tokens: list[int]
     target: int  # class of the highest scored answer, or NO_CLASS
+    choices: ClassChoices = ()
 
 
 class FusionProcessor:
-    """Images, questions and answers -> batches."""
+    """Images, questions and answers -> batches.
+
+    Attributes:
+        label_of: class -> its label (`number_classes`).
+        offers_choices: is a row to be answered with one of its choices?
+    """
 
     def __init__(
         self, config: ModelConfig, tokenizer: QuestionTokenizer, answers: list[str], data: DataSettings
     ) -> None:
         self.config, self.tokenizer, self.answers = config, tokenizer, answers
-        self._label_of = number_classes(answers)
+        self.label_of, self.offers_choices = number_classes(answers), False
         self._images = ImagePipeline(
             config.image_size, data, Resampling[config.resample.upper()], as_stored=config.load_as_stored
         )
@@ -49,27 +56,31 @@ class FusionProcessor:
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> FusionItem:
         """One example; errors name its id."""
         image = self._images.load_image(example, images, train=train, rng=rng)
-        scores = class_scores(self._label_of, example.answers)
+        scores = class_scores(self.label_of, example.answers)
         target = max(scores, key=lambda label: scores[label], default=losses.NO_CLASS)
         return FusionItem(
             example.id,
             image,
             self.tokenizer.encode_with_specials(to_nfc(example.question), self.config.max_text),
             target,
+            find_class_choices(self.label_of, example) if self.offers_choices and not train else (),
         )
 
     def collate(self, items: Sequence[FusionItem]) -> ModelBatch:
         """Text is padded to the longest question of the batch."""
         pad = self.config.question_config.get("pad_token_id") or 0
         tokens, padding = pad_token_ids([item.tokens for item in items], pad)
+        offered, texts = choice_tensors([item.choices for item in items]) if self.offers_choices else ({}, [])
         return ModelBatch(
             {
                 "image": torch.from_numpy(np.stack([item.image for item in items])),
                 "tokens": tokens,
                 "padding": padding,
                 "targets": torch.tensor([item.target for item in items]),
+                **offered,
             },
             [item.id for item in items],
+            choices=texts,
         )
 
 

@@ -24,7 +24,7 @@ from kovqa_core.models.vlm import chat_template
 from kovqa_core.models.vlm.chat_template import AnswerTokens
 from kovqa_core.models.vlm.choice_scores import BLANK_PREFIX
 from kovqa_core.models.vlm.config import ModelConfig
-from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, PromptTensors
+from kovqa_core.models.vlm.hf_types import ChatTurn, ContentBlock, HfProcessor, PromptTensors
 
 _LONG_ASPECT_RATIO = 50  # of sides; from 200 Qwen's processors refuse an image, others may do so earlier
 _GREY = (127, 127, 127)
@@ -161,12 +161,10 @@ class VlmProcessor:
 def _with_blank_image(item: VlmItem) -> VlmItem:
     """The same question about an image of the same size that shows nothing."""
     asked, *others = item.turns
-    content = [
-        {**block, "image": Image.new("RGB", block["image"].size, _GREY)}
-        if block["type"] == "image"
-        else block
-        for block in asked["content"]
-    ]
+    content: list[ContentBlock] = []
+    for block in asked["content"]:
+        grey = Image.new("RGB", block["image"].size, _GREY) if block["type"] == "image" else None
+        content.append({"type": "image", "image": grey} if grey else block)
     return replace(item, turns=[{**asked, "content": content}, *others])
 
 
