@@ -23,7 +23,8 @@ FLAGS = {
     "predict": (
         "--image -i --question --speech --speech-model --speak --speak-model --input "
         "--images --column --kind --output -o --model --profile -p --batch --precision "
-        "--top-k --answers --choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out "
+        "--top-k --answers --choices --choices-by --calibrate --unknown-below --temperature --seed "
+        "--server --concurrency --fill-unreadable --allow-left-out "
         "--allow-outside --trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
