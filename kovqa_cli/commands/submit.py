@@ -55,6 +55,15 @@ def submit(
             metavar="OURS=THEIRS",
         ),
     ] = None,
+    answers_as: Annotated[
+        str,
+        typer.Option(
+            "--answers-as",
+            help="csv: how answers to questions with choices are written: text, letter, number, number-from-0. "
+            "auto: as the sample has them.",
+            metavar="NAME",
+        ),
+    ] = "auto",
     upload: Annotated[
         bool, typer.Option("--upload", help="dacon: send it, once. The token is read from DACON_API_TOKEN.")
     ] = False,
@@ -85,7 +94,7 @@ def submit(
             message("cli.no-upload.hint", "hand the file in on its page"),
         )
     columns = options.parse_columns(column)
-    written = submission.write_submission(challenge, predictions, sample, output, fill, columns)
+    written = submission.write_submission(challenge, predictions, sample, output, fill, columns, answers_as)
     if not upload:
         output_submit.print_submission(written, as_json=json, quiet=quiet)
         return

@@ -36,7 +36,9 @@ FLAGS = {
     "explain": "--image -i --question --output -o --method --model --trust-remote-code --json --quiet -q",
     "export": "--output -o --as-upstream --verify --trust-remote-code --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
-    "submit": "--predictions --sample --output -o --fill --column --upload --team --memo --force --json --quiet -q",
+    "submit": (
+        "--predictions --sample --output -o --fill --column --answers-as --upload --team --memo --force --json --quiet -q"
+    ),
     "evaluate": (
         "--index --kind --normalise --protocol --tokens --against --report --log --images --examples --judge --judge-model "
         "--judge-prompt --json --quiet -q"

@@ -12,8 +12,9 @@ from collections.abc import Container, Mapping, Sequence
 from itertools import takewhile
 
 from kovqa_core.data.answers import normalise_answer
-from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice
-from kovqa_core.data.tables import cell_text
+from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice, parse_choices
+from kovqa_core.data.tables import COLUMN_ALIASES, cell_text
+from kovqa_core.errors import DataError
 
 # One column for each choice, the first of them always filled.
 CHOICE_COLUMNS: tuple[tuple[str, ...], ...] = (
@@ -53,6 +54,17 @@ def filled_cells(record: Mapping[str, object], columns: Sequence[str]) -> list[o
     while cells and _is_blank(cells[-1]):
         cells.pop()
     return cells
+
+
+def row_choices(record: Mapping[str, object]) -> tuple[str, ...]:
+    """What a row offers in columns of their usual names; () where it offers nothing that could be chosen from."""
+    cell = next((record[name] for name in COLUMN_ALIASES["choices"] if record.get(name)), None)
+    if cell is None:
+        cell = filled_cells(record, find_choice_columns(record, ())) or None
+    try:
+        return () if cell is None else parse_choices(cell, "")
+    except DataError:  # a column of this name may be anything
+        return ()
 
 
 def _is_blank(cell: object) -> bool:

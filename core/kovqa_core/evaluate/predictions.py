@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Predictions:
         questions: numbered id -> question, where the file has a column for it (`join_ids.join_by_text`).
         numbered: of these, the ids that were numbered here, in the order of the file.
         likeliest: id -> the likeliest answers and their probabilities, where the file has them (`--top-k`).
+        choices: id -> what its question offers, where the file has columns for it.
         abstained_from: id -> the model's own answer, where "unknown" was given in its place (`--unknown-below`).
     """
 
@@ -37,6 +38,7 @@ class Predictions:
     numbered: frozenset[str] = frozenset()
     likeliest: Mapping[str, Likeliest] = field(default_factory=dict)
     abstained_from: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def rename_ids(predictions: Predictions, new_ids: Mapping[str, str]) -> Predictions:
@@ -51,6 +53,7 @@ def rename_ids(predictions: Predictions, new_ids: Mapping[str, str]) -> Predicti
         numbered=frozenset(new_ids.get(id, id) for id in predictions.numbered),
         likeliest={new_ids.get(id, id): answers for id, answers in predictions.likeliest.items()},
         abstained_from={new_ids.get(id, id): text for id, text in predictions.abstained_from.items()},
+        choices={new_ids.get(id, id): choices for id, choices in predictions.choices.items()},
     )
 
 

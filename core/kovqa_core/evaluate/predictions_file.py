@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kovqa_core.data.choice_columns import row_choices
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.row_ids import ID_MARK, TableRow, unique_row_ids
@@ -42,6 +43,7 @@ def read_predictions(path: Path) -> Predictions:
     scores: list[float | None] = []
     likeliest: list[Likeliest] = []
     abstained_from: list[str] = []
+    choices: list[Sequence[str]] = []
     empty: list[str] = []
     task = ""
     for number, row in read_table(path, as_text=False):
@@ -53,6 +55,7 @@ def read_predictions(path: Path) -> Predictions:
             scores.append(_confidence(row.get(columns.score)))
             likeliest.append(parse_likeliest(row.get(LIKELIEST)))
             abstained_from.append(_optional_text(row, ABSTAINED_FROM))
+            choices.append(row_choices(row))
             image = "" if task == "caption" else _optional_text(row, columns.image)
             rows.append(TableRow(id, image, _optional_text(row, columns.question) if image else ""))
         except ValueError as error:
@@ -74,6 +77,7 @@ def read_predictions(path: Path) -> Predictions:
         frozenset(id for id, row in zip(ids, rows, strict=True) if id != row.id and is_numbered(id)),
         {id: answers for id, answers in zip(ids, likeliest, strict=True) if answers},
         {id: text for id, text in zip(ids, abstained_from, strict=True) if text},
+        {id: offered for id, offered in zip(ids, choices, strict=True) if offered},
     )
 
 

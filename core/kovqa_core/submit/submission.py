@@ -32,6 +32,7 @@ from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.files import atomic_file, require_other_output
 from kovqa_core.messages import Message, message
 from kovqa_core.output_lock import output_lock
+from kovqa_core.submit.choice_form import AUTO, answers_in_form
 from kovqa_core.submit.sample_file import (
     SampleFile,
     encode_submission,
@@ -115,6 +116,7 @@ def write_submission(
     output: Path,
     fill: str = "",
     columns: Mapping[str, str] | None = None,
+    answers_as: str = AUTO,
 ) -> WrittenSubmission:
     """Write a submission file.
 
@@ -125,9 +127,10 @@ def write_submission(
         output: the file to write, whole or not at all.
         fill: the text where a prediction is missing or empty; "": that is an error.
         columns: of csv: see `read_sample`.
+        answers_as: of csv: how answers to questions with choices are written (`choice_form.choose_choice_form`).
 
     Raises:
-        SettingsError: an unknown challenge, or one that names its columns itself; an output that is one of the
+        SettingsError: an unknown challenge or form, or one that names its columns itself; an output that is one of the
             inputs, or that another process writes.
         DataError: predictions of another task; ids missing, foreign, empty, duplicate or not numbers; an
             empty or broken text; a sample of other columns; a file too large. The first ten ids are named.
@@ -140,7 +143,17 @@ def write_submission(
     template = None if form.records else _read_challenge_sample(sample, form, columns)
     wanted = template.ids if template else read_json_ids(sample, form.records or ("", ""))
     # A sample's cells may have blanks around their ids; predictions have none.
-    text_of = dict(predicted.texts)
+    text_of, notes = dict(predicted.texts), [*(table_notes(sample) if template else ())]
+    if template and challenge == "csv":
+        place = template.columns.index(template.answer_column)
+        cells = [row[place] for row in template.rows]
+        text_of, note = answers_in_form(predicted, cells, answers_as, predictions)
+        notes += [note] if note else []
+    elif answers_as != AUTO:
+        raise SettingsError(
+            message("submit.answers-as-of-csv", "{challenge} takes texts alone", challenge=challenge),
+            message("submit.answers-as-of-csv.hint", "leave out --answers-as, or use kovqa submit csv"),
+        )
     for id in wanted:
         if id not in text_of and id.strip() in text_of:
             text_of[id] = text_of.pop(id.strip())
@@ -162,8 +175,7 @@ def write_submission(
         stream.write(content)
     names = (template.id_column, template.answer_column) if template and not form.id else None
     filled = (len(missing), len(empty)) if fill else (0, 0)
-    notes = table_notes(sample) if template else ()
-    return _describe_submission(output, names, {id: text_of[id] for id in wanted}, filled, notes)
+    return _describe_submission(output, names, {id: text_of[id] for id in wanted}, filled, tuple(notes))
 
 
 def _join_by_image(
