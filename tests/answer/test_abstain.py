@@ -14,6 +14,7 @@ from kovqa_core.data.example import Answer
 from kovqa_core.errors import SettingsError
 from kovqa_core.evaluate.evaluation import evaluate_file
 from kovqa_core.evaluate.predictions_file import read_predictions
+from kovqa_core.evaluate.report import write_report
 from kovqa_core.progress import OnProgress
 
 from tests.cli.test_predict import lines
@@ -90,6 +91,10 @@ def test_evaluation_says_where_to_abstain(job: AnswerJob, tmp_path: Path) -> Non
         assert (found.given.ambiguous, found.given.clear) == (2, 2)
         assert found.best.below == 0.6 and found.best.balanced == 1.0
         assert found.given.balanced == 0.75  # one ambiguous row wrong; or both right, and one clear row wrong
+    page = tmp_path / "r.html"
+    write_report(evaluate_file(job.output, index), page, tmp_path, 3)
+    text = page.read_text("utf-8")
+    assert "Balanced accuracy" in text and "the best is 0.6" in text and 'data-value="0.6">0.6</th>' in text
 
 
 def test_rows_without_an_unknown_choice_are_said(job: AnswerJob) -> None:

@@ -21,6 +21,7 @@ LETTERS = {
     "explain": "X",
     "hub_models": "H",
     "benchmarks": "K",
+    "choices": "C",
 }
 
 _CITED = re.compile(r"docs/sources/(\w+)\.md(?:, ((?:[A-Z]\d+(?:, | and | to )?)+))?")

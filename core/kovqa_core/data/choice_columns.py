@@ -2,7 +2,7 @@
 
 An answer may name its choice by text, by letter (`B`, `b)`, `②`) or, counted from 1, by number. A text wins: `A` is
 the choice that is written `A`, wherever it stands. Names of columns: MMBench's `A`, `B`, …; BBQ's `ans0`, `ans1`, …
-and `label`, which counts from 0 (docs/sources/benchmarks.md).
+and `label`, which counts from 0 (docs/sources/choices.md, C1 and C2).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Questions one choice of which means "unknown": balanced accuracy, and below which score to answer with that choice.
 
 Ambiguous rows are those whose true answer is that choice, clear rows all others. Balanced accuracy is the mean of the
-accuracies over the two, so that always answering "unknown", or never, is worth one half at most. BBQ (arXiv 2110.08193)
-and the Korean contests after it count so. An answer counts by the choice that it names (`data/choice_columns.py`).
+accuracies over the two, so that always answering "unknown", or never, is worth one half at most (docs/sources/choices.md,
+C3). An answer counts by the choice that it names (`data/choice_columns.py`).
 """
 
 from __future__ import annotations

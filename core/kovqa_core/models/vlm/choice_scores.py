@@ -6,8 +6,9 @@
 | by text | log-probability of it as an answer: the sum over its tokens, the end included; longer texts have lower sums |
 | calibrated | either, less the same beside an image without content: what a model prefers unseen, and length, fall out |
 
-Calibration is that of Zhao et al. 2021 (arXiv 2102.09690) with W = diag(p_cf)^-1 and b = 0; the empty input is a grey
-image of the same size. Shapes: B rows, C choices of the longest list, A tokens of the longest choice, V vocabulary.
+The image without content is a grey one of the same size (docs/sources/choices.md, C4).
+
+Shapes: B rows, C choices of the longest list, A tokens of the longest choice, V vocabulary.
 """
 
 from __future__ import annotations
