@@ -49,4 +49,4 @@ def example_row(processor: VlmProcessor, example: Example) -> dict[str, object]:
 def own_logits(model: VlmModel, processor: VlmProcessor, example: Example) -> Tensor:
     """[V], of the first token of an answer."""
     batch = one_example_batch(processor, example).to(next(model.parameters()).device)
-    return model.continuation_logits(batch, model.generator.eos_token_ids[:1])[0, 0]
+    return model.continuation_logits(batch, [model.generator.eos_token_ids[:1]])[0, 0]

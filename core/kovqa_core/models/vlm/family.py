@@ -355,10 +355,7 @@ def count_text_tokens(processor: VlmProcessor, examples: Sequence[Example]) -> T
 def set_decoding(model: VlmModel, processor: VlmProcessor, decoding: DecodingOptions) -> None:
     """From now on the model answers in this way; where it samples, or has a list, prompts list no choices."""
     model.set_decoding(decoding)
-    processor.offers_choices = decoding.choices
-    # Whole texts are compared as answers to the question alone, as a model that writes freely was trained.
-    processor.list_choices = decoding.choices and decoding.choice_score == "letter"
-    processor.adds_blank_images = decoding.calibrated
+    processor.set_decoding(decoding)
 
 
 def set_top_k(model: VlmModel, top_k: int) -> None:

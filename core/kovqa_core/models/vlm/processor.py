@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice
+from kovqa_core.data.decoding import CHOICE_LETTERS, DecodingOptions, find_choice
 from kovqa_core.data.example import Example, image_source
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import DataError, KovqaError, ModelError
@@ -66,6 +66,13 @@ class VlmProcessor:
         self.hf, self.config, self.eos_token_ids = hf, config, frozenset(eos_token_ids)
         self.list_choices = self.offers_choices = config.choices
         self.adds_blank_images = False
+
+    def set_decoding(self, decoding: DecodingOptions) -> None:
+        """From now on questions to be answered are put in this way."""
+        self.offers_choices = decoding.choices
+        # Whole texts are compared as answers to the question alone, as a model that writes freely was trained.
+        self.list_choices = decoding.choices and decoding.choice_score == "letter"
+        self.adds_blank_images = decoding.calibrated
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers, or that one's letter; errors name its id."""
