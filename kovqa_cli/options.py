@@ -111,6 +111,15 @@ PrecisionOption = Annotated[
         "was made.",
     ),
 ]
+LoadOption = Annotated[
+    str,
+    typer.Option(
+        "--load",
+        metavar="NAME",
+        help="4bit: hold the language model in 4 bits, in less memory (vision language models; "
+        "pip install 'kovqa[qlora]'); auto: as it was made.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
 RunArgument = Annotated[

@@ -44,11 +44,15 @@ def load(
     answers: Sequence[str] = (),
     beams: int | None = None,
     trust_remote_code: bool = False,
+    load: str = "auto",
+    task: Literal["vqa", "caption"] | None = None,
+    instruction: str | None = None,
 ) -> Model:
     """Load a trained model.
 
     Args:
-        run: a run folder (its best step), a step folder, or a Hugging Face folder.
+        run: a run folder (its best step), a step folder, a Hugging Face folder, or OWNER/NAME[@REVISION] of the Hugging
+            Face hub, of which a copy is here (`kovqa download hf:OWNER/NAME`).
         device: "cpu", "cuda", "cuda:1" or "mps"; None: this machine's NVIDIA GPU if it has one, else its CPU.
         precision: what it computes in: "bf16", "fp16", "fp32"; "auto": 16 bits on an NVIDIA GPU, elsewhere as the
             model was made.
@@ -57,12 +61,15 @@ def load(
         answers: the only possible answers of a vision language model.
         beams: captions followed at once; None: as the model was made.
         trust_remote_code: may Python code in the folder of a vision language model run? Read it first.
+        load: "4bit": the language model of a vision language model in 4 bits, in less memory; "auto": as it was made.
+        task: "caption": a chat model describes images; None: what the model was made for.
+        instruction: how a chat model is asked for a caption: "ko", "en", or any text; None: Korean.
 
     Raises:
         ModelError: there is no model, or its files are damaged.
         SettingsError: an option that the model does not have, or a device that there is not.
-        MachineError: the device is not here.
-        AssetError: the base of a vision language model is not here.
+        MachineError: the device, or what 4 bits need, is not here.
+        AssetError: the model of the hub, or the base of a vision language model, is not here.
     """
     from kovqa_core.answer.job import AnswerOptions
     from kovqa_core.answer.local import load_model
@@ -81,11 +88,19 @@ def load(
     decoding = GREEDY_DECODING
     if answers:
         decoding = DecodingOptions(answers=tuple(answers))
-    elif load_family(info.family).set_decoding is not None:
+    elif task != "caption" and load_family(info.family).set_decoding is not None:
         # Asks no question in another way that brings no choices.
         decoding = DecodingOptions(choices=True)
     options = AnswerOptions(
-        folder, info.task, decoding, beams, top_k, precision, trust_remote_code=trust_remote_code
+        folder,
+        task or info.task,
+        decoding,
+        beams,
+        top_k,
+        precision,
+        load,
+        instruction,
+        trust_remote_code=trust_remote_code,
     )
     return Model(load_model(options, _find_device(device)))
 

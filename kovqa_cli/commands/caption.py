@@ -59,6 +59,17 @@ def caption(
         ),
     ] = None,
     precision: options.PrecisionOption = "auto",
+    load: options.LoadOption = "auto",
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            "--instruction",
+            metavar="TEXT",
+            help="How a chat model is asked for a caption: ko or en for a sentence in that language, or any text. "
+            "[default: ko]",
+        ),
+    ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     server: options.CaptionServerOption = None,
     concurrency: options.ConcurrencyOption = 16,
     allow_left_out: options.AllowLeftOutOption = False,
@@ -79,13 +90,25 @@ def caption(
             message("caption.one-mode.hint", "kovqa caption -i x.png"),
         )
     from kovqa_core.answer.job import AnswerJob, AnswerOptions
+    from kovqa_core.models.load_form import require_load_form
     from kovqa_core.models.precision import require_precision
 
     from kovqa_cli.output.answers import print_answer, print_predictions
 
-    answer_options = AnswerOptions(model, "caption", num_beams=beams, precision=require_precision(precision))
+    answer_options = AnswerOptions(
+        model, "caption", num_beams=beams, precision=require_precision(precision), load=require_load_form(load),
+        caption_instruction=instruction, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
     if server:
-        refuse_with_server({"--beams": beams is not None, "--precision": precision != "auto"})
+        refuse_with_server(
+            {
+                "--beams": beams is not None,
+                "--precision": precision != "auto",
+                "--load": load != "auto",
+                "--instruction": instruction is not None,
+                "--trust-remote-code": trust_remote_code,
+            }
+        )
         refuse_outside_to_server(allow_outside=allow_outside)
     if image is not None:
         require_table(fill_unreadable)

@@ -31,6 +31,7 @@ def chat(
     temperature: options.TemperatureOption = None,
     seed: options.SamplingSeedOption = None,
     precision: options.PrecisionOption = "auto",
+    load: options.LoadOption = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -42,12 +43,14 @@ def chat(
     """
     from kovqa_core.answer.job import AnswerOptions
     from kovqa_core.data.decoding import decoding_from_options
+    from kovqa_core.models.load_form import require_load_form
     from kovqa_core.models.precision import require_precision
 
     decoding = decoding_from_options(answers, choices=False, temperature=temperature, seed=seed)
     answer_options = AnswerOptions(
-        model, decoding=decoding, precision=require_precision(precision), trust_remote_code=trust_remote_code
-    )
+        model, decoding=decoding, precision=require_precision(precision), load=require_load_form(load),
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
     run_chat(image, answer_options, as_json=json, quiet=quiet)
 
 

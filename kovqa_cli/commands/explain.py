@@ -34,6 +34,7 @@ def explain(
         ),
     ] = "auto",
     model: options.ModelOption = None,
+    load: options.LoadOption = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -61,7 +62,7 @@ def explain(
         )
     print_cpu_warning()
     task = "caption" if question is None else "vqa"
-    loaded = load_model(AnswerOptions(model, task, trust_remote_code=trust_remote_code))
+    loaded = load_model(AnswerOptions(model, task, load=load, trust_remote_code=trust_remote_code))
     explanation = explain_answer(loaded, image, question or "", method=method)
     warn_of_unread_texts(loaded, [ImageQuestion(image, question or "").to_example()])
     if output is not None:

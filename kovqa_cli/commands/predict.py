@@ -35,6 +35,7 @@ def predict(
     profile: options.AnswerProfileOption = None,
     batch: options.QuestionBatchOption = None,
     precision: options.PrecisionOption = "auto",
+    load: options.LoadOption = "auto",
     top_k: options.TopKOption = 1,
     answers: options.AnswerListOption = None,
     choices: options.ChoicesOption = False,
@@ -57,6 +58,7 @@ def predict(
     """Answer one question, or every row of a table."""
     from kovqa_core.answer.job import AnswerJob, AnswerOptions
     from kovqa_core.data.decoding import GREEDY_DECODING, decoding_from_options
+    from kovqa_core.models.load_form import require_load_form
     from kovqa_core.models.precision import require_precision
 
     from kovqa_cli.output.answers import print_answer, print_predictions
@@ -72,7 +74,7 @@ def predict(
     other_decoding = decoding != GREEDY_DECODING
     answer_options = AnswerOptions(
         model, decoding=decoding, top_k=top_k, precision=require_precision(precision),
-        trust_remote_code=trust_remote_code,
+        load=require_load_form(load), trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if vote:
         other_options = (
@@ -127,6 +129,7 @@ def predict(
                 "--chat": chat,
                 "--trust-remote-code": trust_remote_code,
                 "--precision": precision != "auto",
+                "--load": load != "auto",
                 "--answers, --choices or --temperature": other_decoding,
             }
         )

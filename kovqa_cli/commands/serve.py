@@ -77,6 +77,7 @@ def serve(
     ] = None,
     speech_model: speech_options.SpeechModelOption = None,
     precision: options.PrecisionOption = "auto",
+    load: options.LoadOption = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -89,6 +90,7 @@ def serve(
 
     require_serve_extra()
     from kovqa_core.answer.job import AnswerOptions
+    from kovqa_core.models.load_form import require_load_form
     from kovqa_core.models.precision import require_precision
     from kovqa_core.serve.batch_queue import QueueLimits
     from kovqa_core.serve.server import ServeOptions, serve_models
@@ -96,7 +98,11 @@ def serve(
     from kovqa_cli.output.answers import print_cpu_warning
     from kovqa_cli.output.serve import print_reply, print_started
 
-    answer = AnswerOptions(precision=require_precision(precision), trust_remote_code=trust_remote_code)
+    answer = AnswerOptions(
+        precision=require_precision(precision),
+        load=require_load_form(load),
+        trust_remote_code=trust_remote_code,
+    )
     limits = QueueLimits(batch, max_wait_ms / 1000, queue, timeout)
     serve_options = ServeOptions(
         tuple(model or ()), host, port, answer, limits, max_body * 1_000_000, tuple(allow_url or ()),

@@ -23,17 +23,17 @@ FLAGS = {
     "predict": (
         "--image -i --question --speech --speech-model --speak --speak-model --input "
         "--images --column --kind --output -o --model --profile -p --batch --precision "
-        "--top-k --answers --choices --choices-by --calibrate --unknown-below --temperature --seed "
+        "--load --top-k --answers --choices --choices-by --calibrate --unknown-below --temperature --seed "
         "--server --concurrency --fill-unreadable --allow-left-out "
         "--allow-outside --trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
-        "--image -i --input --images --column --output -o --model --beams --batch --precision --server --concurrency "
-        "--fill-unreadable --allow-left-out --allow-outside --force --json --quiet -q"
+        "--image -i --input --images --column --output -o --model --beams --batch --precision --load --instruction --server "
+        "--concurrency --fill-unreadable --allow-left-out --allow-outside --trust-remote-code --force --json --quiet -q"
     ),
-    "chat": "--image -i --model --answers --temperature --seed --precision --trust-remote-code --json --quiet -q",
+    "chat": "--image -i --model --answers --temperature --seed --precision --load --trust-remote-code --json --quiet -q",
     "vote": "--output -o --by --json --quiet -q",
-    "explain": "--image -i --question --output -o --method --model --trust-remote-code --json --quiet -q",
+    "explain": "--image -i --question --output -o --method --model --load --trust-remote-code --json --quiet -q",
     "export": "--output -o --as-upstream --verify --trust-remote-code --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": (
@@ -51,7 +51,7 @@ FLAGS = {
         "--predictions --images --kind --normalise --protocol --host --port --open --no-cache --json --quiet -q"
     ),
     "serve": (
-        "--model --host --port --max-wait-ms --batch --queue --max-body --timeout --allow-url --speech-model --precision "
+        "--model --host --port --max-wait-ms --batch --queue --max-body --timeout --allow-url --speech-model --precision --load "
         "--trust-remote-code --json --quiet -q"
     ),
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --column --allow-left-out --json --quiet -q",

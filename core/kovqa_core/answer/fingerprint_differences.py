@@ -14,6 +14,7 @@ _PART_OF_KEY = {
     "beams": "decoding",
     "decoding": "decoding",
     "precision": "precision",
+    "load": "load",
     "top_k": "top_k",
     "instruction": "decoding",
     "max_tokens": "decoding",
@@ -48,6 +49,12 @@ def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, o
             "with another number of the likeliest answers ({then}, not {now}; see --top-k)",
             then=then.get("top_k") or 1,
             now=now.get("top_k") or 1,
+        ),
+        "load": message(
+            "answer.other-load",
+            "with weights in another form ({then}, not {now}; see --load)",
+            then=then.get("load") or "auto",
+            now=now.get("load") or "auto",
         ),
         "precision": message(
             "answer.other-precision",

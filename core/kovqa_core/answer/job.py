@@ -49,13 +49,16 @@ class AnswerOptions:
     """Which model answers, and how.
 
     Attributes:
-        model: run folder, step folder or Hugging Face folder; None: the newest finished run for the task.
+        model: run folder, step folder, Hugging Face folder, or a name of the hub; None: the newest finished run for
+            the task.
             With a server: the name of a model there; None: its only one.
         task: "vqa" or "caption".
         decoding: how a model that writes freely answers.
         num_beams: captions followed at once; None: as the model was made.
         top_k: every answer brings so many of the likeliest (`Answer.likeliest`); 1: the answer alone.
         precision: what it computes in: bf16, fp16, fp32, or auto (`models/precision.py`).
+        load: in which form its weights are held: 4bit, or auto (`models/load_form.py`).
+        caption_instruction: how a model for questions is asked for captions: "ko", "en", or any text; None: Korean.
         trust_remote_code: see `models.family.LoadOptions`.
     """
 
@@ -65,6 +68,8 @@ class AnswerOptions:
     num_beams: int | None = None
     top_k: int = 1
     precision: str = "auto"
+    load: str = "auto"
+    caption_instruction: str | None = None
     trust_remote_code: bool = field(default=False, kw_only=True)
 
 

@@ -30,8 +30,9 @@ from kovqa_core.answer.workers import WorkerAnswerJob
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
+from kovqa_core.data.question_prompts import DEFAULT_CAPTION_INSTRUCTION
 from kovqa_core.distributed.rank_info import RankInfo
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import disk_errors, real_path, to_nfc
 from kovqa_core.machine.gpu_environment import gpu_environment
 from kovqa_core.machine.gpu_settings import loader_workers
@@ -40,6 +41,7 @@ from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info
+from kovqa_core.models.load_form import FOUR_BIT_FORM, require_load_form
 from kovqa_core.models.precision import (
     choose_precision,
     make_autocast,
@@ -95,17 +97,18 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
         SettingsError: decoding the model cannot do; a precision that does not exist; it has no likeliest answers.
     """
     asked = require_precision(options.precision)
-    load_options = family.LoadOptions(trust_remote_code=options.trust_remote_code, fp32=asked == "fp32")
+    load_options = family.LoadOptions(
+        trust_remote_code=options.trust_remote_code,
+        fp32=asked == "fp32",
+        four_bit=require_load_form(options.load) == FOUR_BIT_FORM,
+    )
 
     def read(folder: Path) -> tuple[Path, CheckpointInfo, family.FamilyModel, ExampleProcessor]:
         info = read_checkpoint_info(folder)
-        return (
-            folder,
-            info,
-            *family.read_model_folder(
-                folder, options.task, load_options, options.decoding, options.num_beams, options.top_k
-            ),
+        model, processor = family.read_model_folder(
+            folder, options.task, load_options, options.decoding, options.num_beams, options.top_k
         )
+        return folder, _ask_for_captions(info, model, processor, options), model, processor
 
     folder, info, model, processor = read_found_step(
         partial(find_model_folder, options.model, options.task), read
@@ -119,6 +122,26 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
     # A model that computes in it by itself needs nothing around it.
     autocast = nullcontext if precision == own else partial(make_autocast, precision, device)
     return LoadedModel(folder, info, model, processor, device, precision, autocast, options.decoding)
+
+
+def _ask_for_captions(
+    info: CheckpointInfo, model: family.FamilyModel, processor: ExampleProcessor, options: AnswerOptions
+) -> CheckpointInfo:
+    """Have a model for questions caption, where that is the task; what it does from now on.
+
+    Raises:
+        SettingsError: an instruction for a model that is asked nothing.
+    """
+    ask = family.load_family(info.family).ask_for_captions
+    if ask is None or not family.asks_for_captions(info, options.task):
+        if options.caption_instruction is not None:
+            raise SettingsError(
+                message("answer.no-instruction", "a model that was trained to caption takes no instruction"),
+                message("answer.no-instruction.hint", "leave out --instruction"),
+            )
+        return info
+    ask(model, processor, options.caption_instruction or DEFAULT_CAPTION_INSTRUCTION)
+    return replace(info, task="caption")
 
 
 def _local_device() -> torch.device:

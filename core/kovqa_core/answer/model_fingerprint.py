@@ -7,10 +7,17 @@ from pathlib import Path
 
 from kovqa_core.answer.job import AnswerOptions
 from kovqa_core.answer.model_digest import digest_model
+from kovqa_core.data.question_prompts import (
+    CAPTION_MAX_NEW_TOKENS,
+    DEFAULT_CAPTION_INSTRUCTION,
+    caption_prompt,
+)
 from kovqa_core.download.hub_copies import hub_identity
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes, real_path
 from kovqa_core.messages import message
+from kovqa_core.models.checkpoint_info import read_checkpoint_info
+from kovqa_core.models.load_form import AUTO_FORM
 from kovqa_core.models.precision import AUTO_PRECISION, own_precision
 
 
@@ -36,7 +43,9 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
     is_own = options.precision in (AUTO_PRECISION, own_precision(folder))
     return {
         **({} if is_own else {"precision": options.precision}),
+        **({} if options.load == AUTO_FORM else {"load": options.load}),
         **({} if options.top_k == 1 else {"top_k": options.top_k}),
+        **_caption_fields(folder, options),
         "model": str(real_path(folder)),
         **({"hub": hub} if hub else {}),
         "weights": digest_model(folder),
@@ -44,3 +53,11 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
         "beams": options.num_beams,
         "decoding": options.decoding.json_fields(),
     }
+
+
+def _caption_fields(folder: Path, options: AnswerOptions) -> dict[str, object]:
+    """How a model for questions is asked for captions."""
+    if options.task != "caption" or read_checkpoint_info(folder).task == "caption":
+        return {}
+    instruction = options.caption_instruction or DEFAULT_CAPTION_INSTRUCTION
+    return {"instruction": caption_prompt(instruction), "max_tokens": CAPTION_MAX_NEW_TOKENS}

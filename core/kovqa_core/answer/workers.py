@@ -76,6 +76,7 @@ def write_worker_job(worker_job: WorkerAnswerJob) -> None:
             "images": str(job.image_folder),
             "batch": job.batch,
             "precision": job.options.precision,
+            "load": job.options.load,
             "top_k": job.options.top_k,
             "kinds": job.question_types,
             "columns": dict(job.columns),
@@ -99,6 +100,7 @@ def read_worker_job(path: Path) -> WorkerAnswerJob:
         decoding=DecodingOptions(**{**decoding, "answers": tuple(decoding["answers"])}),
         # Earlier versions knew none but the model's own.
         precision=fields.get("precision") or own_precision(Path(fields["model"])),
+        load=fields.get("load", "auto"),
         trust_remote_code=fields.get("trust_remote_code", False),
     )
     job = AnswerJob(

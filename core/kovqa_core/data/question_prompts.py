@@ -24,6 +24,13 @@ LETTER_INSTRUCTIONS = {
     "en": "Answer with the option's letter from the given choices directly.",
     "none": "",
 }
+# How a model that follows instructions is asked for a caption.
+CAPTION_INSTRUCTIONS = {
+    "ko": "이 이미지를 한 문장으로 설명하세요.",
+    "en": "Describe this image in one sentence.",
+}
+DEFAULT_CAPTION_INSTRUCTION = "ko"
+CAPTION_MAX_NEW_TOKENS = 64  # a sentence takes more than an answer
 _HANGUL_LETTER = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 
@@ -43,3 +50,12 @@ def build_prompt(question: str, instruction: str, choices: Sequence[str] = (), c
     choice_lines = [f"{letter}. {choice}" for letter, choice in zip(CHOICE_LETTERS, choices, strict=False)]
     before, after = ([text] if text else [] for text in (context, instruction_text))
     return "\n".join([*before, question, *choice_lines, *after])
+
+
+def caption_prompt(instruction: str) -> str:
+    """What is asked for a caption.
+
+    Args:
+        instruction: a key of CAPTION_INSTRUCTIONS, or any text.
+    """
+    return CAPTION_INSTRUCTIONS.get(instruction, instruction)

@@ -42,6 +42,7 @@ from kovqa_core.models.config import family_modules
 from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.export_check import ExportCheck
 from kovqa_core.models.token_count import TokenCount
+from kovqa_core.models.unsupported_options import no_beams_error, no_four_bit_error, one_way_error
 from kovqa_core.models.zero_gradients import zero_of
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
@@ -167,11 +168,13 @@ class LoadOptions:
         data: how training examples are augmented.
         trust_remote_code: did the user, in this very command, allow code of a model folder to run?
         fp32: weights that the model would keep in 16 bits by itself are kept in fp32.
+        four_bit: its language model is held in 4 bits, to answer in less memory.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
     trust_remote_code: bool = False
     fp32: bool = field(default=False, kw_only=True)
+    four_bit: bool = field(default=False, kw_only=True)
 
 
 DEFAULT_LOADING = LoadOptions()
@@ -197,6 +200,9 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         set_top_k: from now on each answer brings so many of the likeliest, itself the first; a `SettingsError` where
             the model, as it answers now, has no others. None: it never has.
         set_on_text: from now on it tells the first answer of a batch as it grows (to None: to nobody). None: it cannot.
+        ask_for_captions: from now on a model for questions describes images, asked by an instruction ("ko", "en", or any
+            text); None: it captions where it was trained to, and nowhere else.
+        has_four_bit: can its models be held in 4 bits (`LoadOptions.four_bit`)?
         prompt_columns: what it reads of a row besides its question, of "context" and "choices"; None: neither.
         has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
         count_text_tokens: what its tokenizer makes of the texts of training examples; None: it reads none.
@@ -215,6 +221,8 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     set_num_beams: Callable[[ModelType, int], None] | None = None
     set_top_k: Callable[[ModelType, int], None] | None = None
     set_on_text: Callable[[ModelType, Callable[[str], None] | None], None] | None = None
+    ask_for_captions: Callable[[ModelType, ProcessorType, str], None] | None = None
+    has_four_bit: bool = False
     has_remote_code: bool = False
     prompt_columns: Callable[[ProcessorType], Sequence[str]] | None = None
     count_text_tokens: Callable[[ProcessorType, Sequence[Example]], TokenCount] | None = None
@@ -268,18 +276,20 @@ def read_model_folder(
 
     Raises:
         ModelError: no checkpoint, of a later format, or for another task.
-        SettingsError: it can only answer in its own way; it has no code of its own; it has no likeliest answers.
+        SettingsError: it can only answer in its own way; it has no code of its own, no likeliest answers, no 4-bit form.
     """
     require_closed_folder(folder)
     info = read_checkpoint_info(folder)
     family = load_family(info.family)
     _require_task(folder, info, task)
     require_no_remote_code(info.family, options)
+    if options.four_bit and not family.has_four_bit:
+        raise no_four_bit_error(folder, info)
     chooses_classes = family.set_class_choices is not None and decoding == DecodingOptions(choices=True)
     if decoding != GREEDY_DECODING and family.set_decoding is None and not chooses_classes:
-        raise _one_way_error(folder, info)
+        raise one_way_error(folder, info)
     if num_beams is not None and family.set_num_beams is None:
-        raise _no_beams_error(folder, info)
+        raise no_beams_error(folder, info)
     if top_k > 1 and family.set_top_k is None:
         raise one_answer_error(
             message("models.family-with-one-answer", "a model of family {family}", family=info.family)
@@ -296,8 +306,14 @@ def read_model_folder(
     return model, processor
 
 
+def asks_for_captions(info: CheckpointInfo, task: str) -> bool:
+    """Is a model for questions wanted for captions, which it is asked for by an instruction?"""
+    wanted = task == "caption" and info.task == "vqa"
+    return wanted and load_family(info.family).ask_for_captions is not None
+
+
 def _require_task(folder: Path, info: CheckpointInfo, task: str) -> None:
-    if info.task != task:
+    if info.task != task and not asks_for_captions(info, task):
         raise ModelError(
             message(
                 "models.other-task",
@@ -308,34 +324,6 @@ def _require_task(folder: Path, info: CheckpointInfo, task: str) -> None:
             ),
             message("models.other-task.hint", "name another model with --model"),
         )
-
-
-def _one_way_error(folder: Path, info: CheckpointInfo) -> SettingsError:
-    return SettingsError(
-        message(
-            "models.one-way-to-answer",
-            "{folder} is of family {family}, which answers in one way only",
-            folder=folder,
-            family=info.family,
-        ),
-        message(
-            "models.one-way-to-answer.hint",
-            "leave out --answers, --temperature, --choices-by and --calibrate, or name a vision language model with "
-            "--model",
-        ),
-    )
-
-
-def _no_beams_error(folder: Path, info: CheckpointInfo) -> SettingsError:
-    return SettingsError(
-        message(
-            "models.no-beams",
-            "{folder} is of family {family}, which has no beam search",
-            folder=folder,
-            family=info.family,
-        ),
-        message("models.no-beams.hint", "leave out --beams"),
-    )
 
 
 def require_no_remote_code(name: str, options: LoadOptions) -> None:

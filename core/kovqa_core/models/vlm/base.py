@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from kovqa_core.errors import KovqaError, MachineError, ModelError
+from kovqa_core.errors import KovqaError, MachineError, ModelError, SettingsError
 from kovqa_core.messages import message, shell_quote
 from kovqa_core.models.closed_folder import (
     error_reason,
@@ -29,6 +29,7 @@ from kovqa_core.models.vlm.llava_weight_files import unknown_weights_error
 from kovqa_core.models.vlm.memory import component_of
 
 _FINGERPRINT_BYTES = 1 << 20  # bytes read at both ends of a weight file
+_NF4_BLOCK = 64  # numbers that share a scale; on a CPU bitsandbytes computes no rows that end within one
 _WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -92,10 +93,16 @@ def llava_import_command(folder: Path) -> str:
     return " ".join(map(shell_quote, [*command, "--vision", "CLIP", "-o", f"{folder.name}-plain"]))
 
 
-def load_base_network(folder: Path, config: ModelConfig) -> HfNetwork:
+def load_base_network(folder: Path, config: ModelConfig, *, four_bit: bool = False) -> HfNetwork:
     """The network with its weights; nothing outside of its folder is opened or asked.
 
+    Args:
+        folder: of the network.
+        config: what learns, and in which form.
+        four_bit: the language model in 4 bits, though `config` does not say so.
+
     Raises:
+        SettingsError: 4 bits of weights that are quantised already.
         ModelError: transformers has no class for it; a file is damaged or leads elsewhere, or weights are missing.
         MachineError: 4-bit weights are wanted and bitsandbytes is not here.
     """
@@ -111,8 +118,11 @@ def load_base_network(folder: Path, config: ModelConfig) -> HfNetwork:
             with _opening(folder / "generation_config.json"):
                 transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
         require_plausible_sizes(folder, hf_config.to_dict())
-        if config.train.language == "qlora":
-            options["quantization_config"] = _four_bit_config(folder, config, dtype)
+        if four_bit or config.train.language == "qlora":
+            _require_not_quantised(folder, hf_config.to_dict())
+            # What was trained beside 4-bit weights keeps them as they were, whatever their widths.
+            any_width = config.train.language == "qlora"
+            options["quantization_config"] = _four_bit_config(folder, config, dtype, any_width=any_width)
         with _opening(folder):
             net, report = transformers.AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype, output_loading_info=True, **options
@@ -275,15 +285,34 @@ def set_pad_token(processor: HfProcessor, eos_token_ids: Sequence[int]) -> None:
         [tokenizer.pad_token] = tokenizer.convert_ids_to_tokens(eos_token_ids[:1])
 
 
-def _four_bit_config(folder: Path, config: ModelConfig, dtype: torch.dtype) -> object:
+def _require_not_quantised(folder: Path, hf_config: Mapping[str, object]) -> None:
+    """See that weights which are to be held in 4 bits are whole numbers' so far: transformers takes one way or the other.
+
+    Raises:
+        SettingsError: they were published in fewer bits.
+    """
+    if hf_config.get("quantization_config"):
+        raise SettingsError(
+            message("vlm.quantised-already", "{folder} was published with quantised weights", folder=folder),
+            message(
+                "vlm.quantised-already.hint",
+                "leave out --load 4bit or model.train=qlora, or use the model that it was made from",
+            ),
+        )
+
+
+def _four_bit_config(folder: Path, config: ModelConfig, dtype: torch.dtype, *, any_width: bool) -> object:
     """A `BitsAndBytesConfig`: NF4 for the language model's linear layers; vision, projector and head stay as they are.
 
     Source: arXiv 2305.14314, section 3 (NF4 and double quantisation).
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MachineError(
-            message("vlm.no-bitsandbytes", "model.train=qlora needs bitsandbytes, which is not installed"),
-            message("vlm.no-bitsandbytes.hint", "pip install bitsandbytes, or use model.train=lora"),
+            message("vlm.no-bitsandbytes", "weights in 4 bits need bitsandbytes, which is not installed"),
+            message(
+                "vlm.no-bitsandbytes.hint",
+                "pip install 'kovqa[qlora]'; or leave out --load 4bit, or train with model.train=lora",
+            ),
         )
     # The names of its modules, from a network on the meta device: no weights are read or allocated.
     with torch.device("meta"):
@@ -293,11 +322,16 @@ def _four_bit_config(folder: Path, config: ModelConfig, dtype: torch.dtype) -> o
         net = transformers.AutoModelForImageTextToText.from_config(
             hf_config, trust_remote_code=config.trust_remote_code
         )
-    linear = [name for name, module in net.named_modules() if isinstance(module, torch.nn.Linear)]
+    skipped = [
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and (component_of(name) != "language" or not (any_width or module.in_features % _NF4_BLOCK == 0))
+    ]
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[name for name in linear if component_of(name) != "language"] + ["lm_head"],
+        llm_int8_skip_modules=[*skipped, "lm_head"],
     )

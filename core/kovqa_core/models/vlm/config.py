@@ -16,10 +16,11 @@ from pydantic import Field, field_validator, model_validator
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.download.hub_copies import find_hub_copy, hub_name_of_path, parse_hub_name
-from kovqa_core.errors import AssetError, ModelError
+from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.messages import Message, message
 from kovqa_core.models.config import FamilyConfig, PinnedSettings
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
+from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.strict_yaml import StrictSettings
 
 TuningMode = Literal["none", "lora", "full"]
@@ -158,6 +159,28 @@ class ModelConfig(FamilyConfig):
         if copy is None or copy.folder != find_base_model(self.base):  # a folder of that name comes first
             return PinnedSettings()
         return PinnedSettings({"base": copy.name}, [copy.note] if copy.note else [])
+
+
+def refuse_unsupported(recipe: Recipe) -> None:
+    """Refuse settings of other families, which this one would ignore in silence.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    data, optim = recipe.data, recipe.optim
+    unsupported = {
+        f"task {recipe.task}": recipe.task != "vqa",
+        f"data.augment={data.augment}": data.augment != "none",
+        "data.flip": data.flip,
+        "optim.ema_decay": optim.ema_decay > 0,
+        "optim.layer_decay": optim.layer_decay < 1,
+    }
+    for setting, is_set in unsupported.items():
+        if is_set:
+            raise SettingsError(
+                message("vlm.unsupported-setting", "family vlm has no {setting}", setting=setting),
+                message("vlm.unsupported-setting.hint", "leave it out, or use another family"),
+            )
 
 
 def find_base_model(name: str | None) -> Path:

@@ -21,7 +21,8 @@ from typing import cast
 
 from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.data.example import Example
-from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.data.question_prompts import CAPTION_MAX_NEW_TOKENS, caption_prompt
+from kovqa_core.errors import ModelError
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
 from kovqa_core.models.byte_tokens import fallback_byte
@@ -42,7 +43,7 @@ from kovqa_core.models.vlm import (
     template_checks,
     tuning,
 )
-from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model
+from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model, refuse_unsupported
 from kovqa_core.models.vlm.explain import item_pixels, score_answer, with_pixels
 from kovqa_core.models.vlm.hf_libraries import save_hf_network, save_hf_processor
 from kovqa_core.models.vlm.model import VlmModel
@@ -68,7 +69,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
         AssetError: no base is named, or it is not here.
         ModelError: it cannot be used.
     """
-    _refuse_unsupported(recipe)
+    refuse_unsupported(recipe)
     config = config_from_recipe(ModelConfig, recipe)
     if config.random_init:
         return _new_random_model(config, recipe)
@@ -84,29 +85,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
             _require_same_base(step, config)
             tuning.load_trained_weights(model.net, step)
     remark = tuning.projector_remark(model.net)
-    return model, processor, "; ".join(filter(None, [_start_note(folder.name, step, model), remark]))
-
-
-def _start_note(base_name: str, step: Path | None, model: VlmModel) -> str:
-    """Where the weights of a model came from, and how much of it learns."""
-    total = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if step is None:
-        return message(
-            "vlm.started-from-base",
-            "base {base}; {trainable:,} of {total:,} parameters learn",
-            base=base_name,
-            trainable=trainable,
-            total=total,
-        )
-    return message(
-        "vlm.started-from-run",
-        "base {base}, goes on from {step}; {trainable:,} of {total:,} parameters learn",
-        base=base_name,
-        step=step,
-        trainable=trainable,
-        total=total,
-    )
+    return model, processor, "; ".join(filter(None, [tuning.start_note(folder.name, step, model), remark]))
 
 
 def _new_random_model(config: ModelConfig, recipe: Recipe) -> tuple[VlmModel, VlmProcessor, str]:
@@ -120,24 +99,6 @@ def _new_random_model(config: ModelConfig, recipe: Recipe) -> tuple[VlmModel, Vl
         total=sum(p.numel() for p in model.parameters()),
     )
     return model, processor, note
-
-
-def _refuse_unsupported(recipe: Recipe) -> None:
-    """Settings of other families, which this one would ignore in silence."""
-    data, optim = recipe.data, recipe.optim
-    unsupported = {
-        f"task {recipe.task}": recipe.task != "vqa",
-        f"data.augment={data.augment}": data.augment != "none",
-        "data.flip": data.flip,
-        "optim.ema_decay": optim.ema_decay > 0,
-        "optim.layer_decay": optim.layer_decay < 1,
-    }
-    for setting, is_set in unsupported.items():
-        if is_set:
-            raise SettingsError(
-                message("vlm.unsupported-setting", "family vlm has no {setting}", setting=setting),
-                message("vlm.unsupported-setting.hint", "leave it out, or use another family"),
-            )
 
 
 def _require_same_base(step: Path, config: ModelConfig) -> None:
@@ -158,7 +119,7 @@ def _require_same_base(step: Path, config: ModelConfig) -> None:
 
 
 def _build_vlm(
-    weights: Path, processor_folder: Path, config: ModelConfig, seed: int
+    weights: Path, processor_folder: Path, config: ModelConfig, seed: int = 0, *, four_bit: bool = False
 ) -> tuple[VlmModel, VlmProcessor]:
     """Model and processor.
 
@@ -167,6 +128,7 @@ def _build_vlm(
         processor_folder: folder of tokenizer, image processor and chat template.
         config: what learns.
         seed: of the low-rank updates.
+        four_bit: the language model in 4 bits, as `train: qlora` has it anyway.
     """
     hf = base.load_hf_processor(processor_folder, config)
     with naming_folder(processor_folder):
@@ -174,7 +136,7 @@ def _build_vlm(
         warning = template_checks.date_warning(hf)
     if warning:
         report_warning(warning)
-    net = base.load_base_network(weights, config)
+    net = base.load_base_network(weights, config, four_bit=four_bit)
     eos_token_ids = base.find_eos_token_ids(net, hf)
     base.set_pad_token(hf, eos_token_ids)
     net = tuning.apply_tuning(net, config, hf, seed)
@@ -209,24 +171,28 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[VlmModel, VlmProcess
 
     Args:
         folder: where it lies.
-        options: may Python code of a model folder run? Images are not augmented.
+        options: may Python code of a model folder run, and in which form are weights held? Images are not augmented.
 
     Raises:
         AssetError: the base is not here.
         ModelError: the base is another, or a file is missing or broken; code would have to run.
     """
     config = _read_vlm_config(folder, options)
-    return _load_with_config(folder, config.model_copy(update={"dtype": "fp32"}) if options.fp32 else config)
+    config = config.model_copy(update={"dtype": "fp32"}) if options.fp32 else config
+    return _load_with_config(folder, config, four_bit=options.four_bit)
 
 
-def _load_with_config(folder: Path, config: ModelConfig) -> tuple[VlmModel, VlmProcessor]:
+def _load_with_config(
+    folder: Path, config: ModelConfig, *, four_bit: bool = False
+) -> tuple[VlmModel, VlmProcessor]:
     if is_huggingface_folder(folder):
-        return _build_vlm(folder, folder, base.pin_base_fingerprint(folder, config), 0)
+        config = base.pin_base_fingerprint(folder, config)
+        return _build_vlm(folder, folder, config, four_bit=four_bit)
     if (folder / FULL_MODEL_FOLDER).is_dir():
-        return _build_vlm(folder / FULL_MODEL_FOLDER, folder / PROCESSOR_FOLDER, config, 0)
+        return _build_vlm(folder / FULL_MODEL_FOLDER, folder / PROCESSOR_FOLDER, config, four_bit=four_bit)
     base_folder = find_base_model(str(config.base))
     base.pin_base_fingerprint(base_folder, config)
-    model, processor = _build_vlm(base_folder, folder / PROCESSOR_FOLDER, config, 0)
+    model, processor = _build_vlm(base_folder, folder / PROCESSOR_FOLDER, config, four_bit=four_bit)
     tuning.load_trained_weights(model.net, folder)
     return model, processor
 
@@ -372,6 +338,13 @@ def set_on_text(model: VlmModel, on_text: Callable[[str], None] | None) -> None:
     model.on_text = on_text
 
 
+def ask_for_captions(model: VlmModel, processor: VlmProcessor, instruction: str) -> None:
+    """From now on the model describes images: each is shown with this instruction alone."""
+    processor.caption_prompt = caption_prompt(instruction)
+    length = max(model.generator.max_new_tokens, CAPTION_MAX_NEW_TOKENS)
+    model.generator = replace(model.generator, max_new_tokens=length)
+
+
 def prompt_columns(processor: VlmProcessor) -> tuple[str, ...]:
     """What a prompt shows of a row besides its question; choices also where the answer alone is one of them."""
     return ("context", "choices") if processor.offers_choices else ("context",)
@@ -389,6 +362,8 @@ FAMILY = ModelFamily(
     set_decoding=set_decoding,
     set_top_k=set_top_k,
     set_on_text=set_on_text,
+    ask_for_captions=ask_for_captions,
+    has_four_bit=True,
     prompt_columns=prompt_columns,
     has_remote_code=True,
     count_text_tokens=count_text_tokens,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,29 @@ from kovqa_core.models.torchvision_compat import load_torchvision
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
 from kovqa_core.models.vlm.template_bounds import BoundedEnvironment
 
+
+@contextlib.contextmanager
+def _without_hub_kernels() -> Iterator[None]:
+    """No library fetches compiled code from the hub meanwhile, as bitsandbytes would on being imported.
+
+    peft imports it wherever it is installed, whatever is in 4 bits (docs/surprises.md).
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    before = sys.modules.get("kernels")
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # importing it raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules["kernels"]
+        if before is not None:
+            sys.modules["kernels"] = before
+
+
 load_torchvision()
 
 transformers: Any = importlib.import_module("transformers")
-peft: Any = importlib.import_module("peft")
+with _without_hub_kernels():
+    peft: Any = importlib.import_module("peft")
 
 # The sandbox of all chat templates; transformers looks up the name when it compiles one.
 _chat_template_utils: Any = importlib.import_module("transformers.utils.chat_template_utils")

@@ -57,6 +57,7 @@ class VlmProcessor:
         eos_token_ids: tokens that end generation.
 
     Attributes:
+        caption_prompt: asked of every image in place of its question and all else of its row; "": it captions nothing.
         list_choices: does a prompt list the choices of its row? Then an answer is the letter of one.
         offers_choices: is a question with choices answered with one of them, though its prompt may not list them?
         adds_blank_images: does a batch to be answered have every question beside an empty image, too?
@@ -66,6 +67,7 @@ class VlmProcessor:
         self.hf, self.config, self.eos_token_ids = hf, config, frozenset(eos_token_ids)
         self.list_choices = self.offers_choices = config.choices
         self.adds_blank_images = False
+        self.caption_prompt = ""
 
     def set_decoding(self, decoding: DecodingOptions) -> None:
         """From now on questions to be answered are put in this way."""
@@ -76,6 +78,10 @@ class VlmProcessor:
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers, or that one's letter; errors name its id."""
+        instruction = self.config.instruction
+        if self.caption_prompt:
+            example = replace(example, question=self.caption_prompt, context="", choices=())
+            instruction = "none"
         try:
             image = limit_pixels(
                 open_image(image_source(example, images), as_stored=self.config.load_as_stored),
@@ -85,7 +91,7 @@ class VlmProcessor:
             if train and self.config.shuffle_choices and choices:
                 choices = [choices[number] for number in rng.permutation(len(choices))]
             turns = chat_template.user_message(
-                to_nfc(example.question), self.config.instruction, image, choices, to_nfc(example.context)
+                to_nfc(example.question), instruction, image, choices, to_nfc(example.context)
             )
             if max(image.size) > _LONG_ASPECT_RATIO * min(image.size):
                 self._require_processable(VlmItem(example.id, turns, None, example.choices), image)

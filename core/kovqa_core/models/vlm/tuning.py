@@ -93,6 +93,28 @@ def hold_frozen_products(net: HfNetwork, dtype: torch.dtype) -> None:
                     parameter.data = parameter.data.to(dtype)
 
 
+def start_note(base_name: str, step: Path | None, model: nn.Module) -> str:
+    """Where the weights of a model came from, and how much of it learns."""
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if step is None:
+        return message(
+            "vlm.started-from-base",
+            "base {base}; {trainable:,} of {total:,} parameters learn",
+            base=base_name,
+            trainable=trainable,
+            total=total,
+        )
+    return message(
+        "vlm.started-from-run",
+        "base {base}, goes on from {step}; {trainable:,} of {total:,} parameters learn",
+        base=base_name,
+        step=step,
+        trainable=trainable,
+        total=total,
+    )
+
+
 def projector_remark(net: HfNetwork) -> str:
     """What to know where the two layers of a LLaVA's projector do not learn as they should; else empty.
 
