@@ -51,8 +51,8 @@ FLAGS = {
         "--predictions --images --kind --normalise --protocol --host --port --open --no-cache --json --quiet -q"
     ),
     "serve": (
-        "--model --host --port --max-wait-ms --batch --queue --max-body --timeout --allow-url --speech-model --precision --load "
-        "--trust-remote-code --json --quiet -q"
+        "--model --host --port --max-wait-ms --batch --queue --max-body --timeout --allow-url --speech-model --precision "
+        "--load --trust-remote-code --json --quiet -q"
     ),
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --column --allow-left-out --json --quiet -q",
     "tokenizer encode": "--tokenizer --pieces --json",
