@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,8 @@ def print_fetched_assets(
     assets = [{"name": name, "paths": [str(path) for path in paths]} for name, paths in fetched]
     lines = [short_path(path) for _, paths in fetched for path in paths]
     notes = [note for _, paths in fetched for path in paths for note in _import_commands(path)]
-    notes += [note for name, paths in fetched for note in _index_command(name, paths[0])]
+    names = {name for name, _ in fetched}
+    notes += [note for name, paths in fetched for note in _benchmark_commands(name, paths[0], names)]
     print_outcome(lines, {"assets": assets}, notes, as_json=as_json, quiet=quiet)
 
 
@@ -67,18 +68,25 @@ def _import_commands(path: Path) -> list[str]:
     return [command, labels]
 
 
-def _index_command(name: str, path: Path) -> list[str]:
-    """What reads a benchmark: of a repository its folder, of single files the folder that they are in."""
+def _benchmark_commands(name: str, path: Path, fetched: Collection[str]) -> list[str]:
+    """What reads a benchmark, and before it what fetches its images, where they come apart."""
     from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
+    from kovqa_core.download.find_asset import asset_names
 
     sets = [
         each.name for each in BENCHMARK_SETS.values() if name in (each.name, f"hf:datasets/{each.repository}")
     ]
-    root = shell_path(path if path.is_dir() else path.parent)
-    return [
-        message("cli.index-next", "next: kovqa index {name} --root {root}", name=each, root=root)
-        for each in sets
-    ]
+    folder = path if path.is_dir() else path.parent
+    commands = []
+    for each in sets:
+        images = f"{each}-images"
+        if images in asset_names() and images not in fetched and not (folder / images).is_dir():
+            commands.append(message("cli.images-next", "next: kovqa download {images}", images=images))
+        root = shell_path(folder)
+        commands.append(
+            message("cli.index-next", "next: kovqa index {name} --root {root}", name=each, root=root)
+        )
+    return commands
 
 
 def print_assets(

@@ -114,15 +114,32 @@ def _report_notes(report: IndexReport) -> Iterator[str]:
 def _benchmark_notes(report: IndexReport, folder: Path) -> Iterator[str]:
     """How a benchmark is answered, for nothing is trained on it."""
     from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
+    from kovqa_core.evaluate.protocols import JUDGED_PROTOCOLS
 
-    if report.source not in BENCHMARK_SETS:
+    name = report.source
+    if name not in BENCHMARK_SETS:
         return
-    protocol = BENCHMARK_SETS[report.source].protocol
+    protocol = BENCHMARK_SETS[name].protocol
     yield message("index.protocol", "answers are scored by the protocol {protocol}", protocol=protocol)
-    words = "--choices " if report.counts.extras.choices else ""
+    table = shell_path(folder / "test.jsonl")
+    if folder.name == name and protocol not in JUDGED_PROTOCOLS:
+        data = "" if folder.parent == Path("data") else f"--data {shell_path(folder.parent)} "
+        yield message(
+            "index.benchmark-next",
+            "next: kovqa benchmark --sets {name} {data}--model MODEL",
+            name=name,
+            data=data,
+        )
+        return
+    choices = "--choices " if report.counts.extras.choices else ""
     yield message(
-        "index.benchmark-next", "next: kovqa predict --input {table} {words}-o {output} --model MODEL",
-        table=shell_path(folder / "test.jsonl"), words=words, output=f"{report.source}.jsonl",
+        "index.predict-next", "next: kovqa predict --input {table} {choices}-o {name}.jsonl --model MODEL",
+        table=table, choices=choices, name=name,
+    )  # fmt: skip
+    judge = " --judge URL" if protocol in JUDGED_PROTOCOLS else ""
+    yield message(
+        "index.evaluate-next", "then: kovqa evaluate {name}.jsonl --index {table}{judge}",
+        name=name, table=table, judge=judge,
     )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from kovqa_core.answer.job import AnswerBackend, AnswerOptions
 from kovqa_core.answer.partial_file import RowFault
@@ -20,12 +22,13 @@ from kovqa_core.benchmark.table import SetScore
 from kovqa_core.data.circular_rows import circular_rows
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import DataError, ModelError, SettingsError
+from kovqa_core.index.build import build_index
 from typer.testing import CliRunner
 
 from kovqa_cli.completion import complete_benchmark_sets
 from kovqa_cli.main import app
 from tests.answer.server import MODEL, Vllm, running
-from tests.tools.benchmark_files import QUESTION, SQUARES, picture
+from tests.tools.benchmark_files import QUESTION, SQUARES, picture, write_benchmark
 from tests.tools.benchmark_index import write_benchmark_index
 
 SETS = ("k-mmbench", "k-dtcbench")
@@ -289,3 +292,22 @@ def test_a_server_is_asked_for_letters_and_its_words_are_read(
 def test_completion_completes_the_last_set() -> None:
     assert complete_benchmark_sets("k-seed,k-mm") == ["k-seed,k-mmbench", "k-seed,k-mmstar"]
     assert "all" in complete_benchmark_sets("")
+
+
+def test_what_an_index_knows_of_its_data_stands_below_the_table(models: FakeModels, tmp_path: Path) -> None:
+    """A score on half a set, or with rows left out, is no score on the set."""
+    root = write_benchmark("k-mmstar", tmp_path / "raw", [*SQUARES[:4], SQUARES[4]._replace(answer=3)])
+    (file,) = root.rglob("*.parquet")
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+    rows[3]["answer"] = ""
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), file)
+    build_index("k-mmstar", root, None, tmp_path / "data" / "k-mmstar")
+    chosen = find_set_indexes(tmp_path / "data", ["k-mmstar"])
+    size, left_out = chosen[0].notes
+    assert "K-MMStar: 5 questions, 1,500 are published" in size
+    assert left_out == "K-MMStar: 1 of 5 rows (20.0%) are left out"
+    run_benchmark(options("good"), chosen, tmp_path / "out")
+    markdown = (tmp_path / "out" / "benchmark.md").read_text("utf-8")
+    assert size in markdown and left_out in markdown
+    written = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))
+    assert written["results"][0]["data_notes"] == [size, left_out]

@@ -83,7 +83,7 @@ def test_a_missing_source_or_root_is_named(kovqa: Kovqa) -> None:
     assert "--root DIR" in error(kovqa("index", "nia"), 2)
 
 
-def test_a_benchmark_is_answered_by_the_command_that_its_index_names(
+def test_a_benchmark_is_scored_by_the_command_that_its_index_names(
     kovqa: Kovqa, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
     root = write_benchmark("k-mmbench", tmp_path / "raw")
@@ -94,10 +94,16 @@ def test_a_benchmark_is_answered_by_the_command_that_its_index_names(
     assert "5 questions, 1,164 are published" in done.stderr and "that is a class" not in done.stderr
     words = shlex.split(following.removeprefix("next: kovqa "))
     assert words.pop() == "MODEL"
-    answered = kovqa(*words, tiny_vlm("qwen3_vl"))
-    assert answered.returncode == 0, answered.stderr
-    rows = [json.loads(line) for line in (tmp_path / "k-mmbench.jsonl").read_text("utf-8").splitlines()]
-    assert len(rows) == 18 and all(row["answer"] in row["choices"] for row in rows)
-    assert {row["circular"] for row in rows} == {"241", "242", "243", "244", "245"}
+    scored = kovqa(*words, tiny_vlm("qwen3_vl"), "--json")
+    assert scored.returncode == 0, scored.stderr
+    (result,) = json.loads(scored.stdout)["results"]
+    assert (result["questions"], result["rows"], result["protocol"]) == (5, 18, "circular")
     shown = kovqa("index", "--show", "1", "-o", "data/k-mmbench", COLUMNS="200").stdout
     assert "choices" in shown and " | " in shown
+
+
+def test_a_judged_benchmark_is_answered_and_then_judged(kovqa: Kovqa, tmp_path: Path) -> None:
+    root = write_benchmark("koffvqa", tmp_path / "raw")
+    *_, answering, judging = kovqa("index", "koffvqa", "--root", root, "-o", "색인").stderr.splitlines()
+    assert answering == "next: kovqa predict --input 색인/test.jsonl -o koffvqa.jsonl --model MODEL"
+    assert judging == "then: kovqa evaluate koffvqa.jsonl --index 색인/test.jsonl --judge URL"

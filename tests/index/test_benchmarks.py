@@ -105,6 +105,7 @@ def test_after_a_download_comes_the_index(tmp_path: Path, capsys: pytest.Capture
     ]
     print_fetched_assets(fetched, as_json=False, quiet=False)
     assert capsys.readouterr().err.splitlines() == [
+        "next: kovqa download bok-vqa-images",
         f"next: kovqa index bok-vqa --root '{root}/data'",
         f"next: kovqa index k-seed --root {tmp_path}",
     ]

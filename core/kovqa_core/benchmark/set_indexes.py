@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.benchmark_sets import BENCHMARK_SETS, BenchmarkSet
+from kovqa_core.data.left_out import left_out_text
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.index.report import REPORT_FILE, read_report
 from kovqa_core.messages import message, shell_quote
@@ -24,12 +25,14 @@ class SetIndex:
         split: its `test.jsonl`.
         rows: of that split.
         fingerprint: of the index.
+        notes: what was found about the set when it was indexed, such as questions that are missing.
     """
 
     benchmark: BenchmarkSet
     split: Path
     rows: int
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 def find_set_indexes(data: Path, names: Sequence[str]) -> list[SetIndex]:
@@ -88,4 +91,10 @@ def _open_set(data: Path, name: str) -> SetIndex:
             ),
             message("benchmark.other-index.hint", "write it with kovqa index {name}, or choose another --data", name=name),
         )  # fmt: skip
-    return SetIndex(BENCHMARK_SETS[name], split, report.counts.rows.get("test", 0), report.counts.fingerprint)
+    rows, notes = report.counts.rows.get("test", 0), tuple(report.notes)
+    if report.faults:
+        text = left_out_text(report.faults, report.all_rows)
+        notes += (
+            message("benchmark.rows-left-out", "{set}: {text}", set=BENCHMARK_SETS[name].title, text=text),
+        )
+    return SetIndex(BENCHMARK_SETS[name], split, rows, report.counts.fingerprint, notes)

@@ -62,7 +62,8 @@ class SetScore:
             "questions": total.rows, "score": total.score, "low": total.low, "high": total.high,
             "interval": total.method, "majority": total.majority, "unusable": self.unusable,
             "unreadable_images": self.unreadable, "answered_by": self.answered_by, "identity": dict(self.identity),
-            "data": self.index.fingerprint, "kinds": [each.json_fields() for each in scores.question_types],
+            "data": self.index.fingerprint, "data_notes": list(self.index.notes),
+            "kinds": [each.json_fields() for each in scores.question_types],
             "columns": {each.column: [value.json_fields() for value in each.values] for each in scores.columns},
             "column_means": {each.column: each.mean.json_fields() for each in scores.columns},
         }  # fmt: skip
@@ -144,9 +145,10 @@ def answered_by_text(way: str) -> Message:
             return message("benchmark.by-writing", "written")
 
 
-def result_notes(table: BenchmarkTable) -> list[Message]:
-    """Other scores that a set's boards report, and what numbers of this table compare with."""
-    notes = []
+def result_notes(table: BenchmarkTable) -> list[str]:
+    """What is known of the sets' data, other scores that their boards report, and what this table's numbers compare with."""
+    indexes = [result.index for result in table.results if isinstance(result, SetScore)]
+    notes: list[str] = [*dict.fromkeys(note for index in indexes for note in index.notes)]
     for result in table.results:
         if isinstance(result, SetFailure):
             continue
