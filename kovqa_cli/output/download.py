@@ -77,7 +77,7 @@ def _benchmark_commands(name: str, path: Path, fetched: Collection[str]) -> list
         each.name for each in BENCHMARK_SETS.values() if name in (each.name, f"hf:datasets/{each.repository}")
     ]
     folder = path if path.is_dir() else path.parent
-    commands = []
+    commands: list[str] = []
     for each in sets:
         images = f"{each}-images"
         if images in asset_names() and images not in fetched and not (folder / images).is_dir():

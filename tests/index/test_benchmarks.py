@@ -157,6 +157,14 @@ def test_what_cannot_be_asked_is_left_out_and_said(tmp_path: Path) -> None:
         index_of("k-dtcbench", root, allow_left_out=False)
 
 
+def test_nobody_judges_without_something_to_go_by(tmp_path: Path) -> None:
+    root = write_benchmark("k-llava-w", tmp_path / "raw")
+    rewrite(root, {0: {"gpt_answer": ""}, 1: {"caption": None}})
+    examples, report, _ = index_of("k-llava-w", root)
+    assert [each.id for each in examples] == ["2", "3", "4"]
+    assert left_out_counts(report) == {"no annotation": 2}
+
+
 def test_a_letter_is_a_letter_though_a_choice_has_its_text(tmp_path: Path) -> None:
     root = write_benchmark("k-dtcbench", tmp_path / "raw")
     rewrite(root, {0: {"choice_a": "B", "choice_b": "A", "choice_c": "D", "choice_d": "C", "answer": "B"}})

@@ -5,6 +5,7 @@ Sources of the layouts: docs/sources/benchmarks.md.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice, parse_choices
 from kovqa_core.data.example import Example
 from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.table_columns import json_value
-from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, record_text
+from kovqa_core.data.tables import COLUMN_ALIASES, record_text
 from kovqa_core.errors import DataError
 from kovqa_core.index.left_out import (
+    ANNOTATION_MISSING,
     ANSWER_EMPTY,
     ANSWER_NO_CHOICE,
     CHOICES_UNUSABLE,
@@ -32,6 +34,10 @@ _CHOICE_COLUMNS = (tuple("ABCDE"), tuple(f"choice_{letter}" for letter in "abcde
 _CHOICE_LISTS = ("options", "choices")
 LETTERS_ALONE = tuple(CHOICE_LETTERS[:4])  # choices of a question whose text alone says what they stand for
 CHOICE_COLUMNS = ("A", "choice_a", *_CHOICE_LISTS)  # of which a layout must have one
+# What becomes a part of the example; and names of ours, which mean something else in a table (`split`).
+_READ_COLUMNS = frozenset(
+    (*itertools.chain(*_CHOICE_COLUMNS), *IMAGE_COLUMNS, "gpt_answer", *COLUMN_ALIASES, *_CHOICE_LISTS)
+)
 _PLACEHOLDER = re.compile(r"<image(?: \d)?>\s*")  # in questions, where models have a token of their own
 _OPTIONS = re.compile(r"(?:^|\s)(?:Options|Choices|선택지|보기|옵션)\s*:\s*", re.IGNORECASE)
 
@@ -78,52 +84,66 @@ def benchmark_example(
     if not question:
         left_out.add(QUESTION_MISSING, place)
         return None
-    used = {*IMAGE_COLUMNS, "question", "hint", "answer", "gpt_answer", "caption", *_CHOICE_LISTS}
-    id_column, type_column = (_present(names, cells) for names in (layout.ids, layout.question_types))
-    answer = record_text(cells, "answer", place).strip() if "answer" in cells else ""
     choices: tuple[str, ...] = ()
-    columns: dict[str, object] = {}
-    if layout.answer == "criteria":
-        columns[CRITERIA_COLUMN] = answer
-    elif layout.answer == "reference":
-        columns[REFERENCE_COLUMN] = record_text(cells, "gpt_answer", place)
-        columns[DESCRIPTION_COLUMN] = _joined_text(cells["caption"])
-    else:
-        try:
-            question, choices = _question_and_choices(layout, question, cells, answer, place)
-        except DataError as error:
-            left_out.add(CHOICES_UNUSABLE, str(error.message))
+    answers, judged = dict[str, float](), _judged_columns(layout, cells, place)
+    if not all(judged.values()):
+        left_out.add(ANNOTATION_MISSING, place)
+        return None
+    if not judged:
+        found = _find_choices(layout, question, record, left_out)
+        if found is None:
             return None
-        chosen = _chosen(choices, answer, is_number=layout.answer == "number")
-        if chosen is None:
-            left_out.add(
-                ANSWER_NO_CHOICE if answer else ANSWER_EMPTY, f"{place}: {answer}" if answer else place
-            )
-            return None
-        used.update(*_CHOICE_COLUMNS)
-        answer = choices[chosen]
-    # Names of ours mean something else in a table (`split`): they are not handed on.
-    used |= {id_column, type_column, *COLUMN_ALIASES}
-    columns |= {name: json_value(cell) for name, cell in cells.items() if name not in used}
+        question, choices, chosen = found
+        answers = {choices[chosen]: 1.0}
+    id_column, type_column = (_present(names, cells) for names in (layout.ids, layout.question_types))
+    used = {id_column, type_column, *_READ_COLUMNS}
     return Example(
         record_text(cells, id_column, place).strip(),
         record.image,
         question,
-        {answer: 1.0} if choices else {},
+        answers,
         record_text(cells, type_column, place).strip() if type_column else "",
         choices=choices,
         context=_hint(cells, place),
-        columns=columns,
+        columns={**judged, **{name: json_value(cell) for name, cell in cells.items() if name not in used}},
     )
+
+
+def _judged_columns(layout: BenchmarkLayout, cells: JsonRecord, place: str) -> dict[str, str]:
+    """What a judge goes by; {} of a set that is scored without one."""
+    if layout.answer == "criteria":
+        return {CRITERIA_COLUMN: record_text(cells, "answer", place).strip()}
+    if layout.answer != "reference":
+        return {}
+    captions = cells["caption"] if isinstance(cells["caption"], list) else [cells["caption"]]
+    return {
+        REFERENCE_COLUMN: record_text(cells, "gpt_answer", place).strip(),
+        DESCRIPTION_COLUMN: "\n".join(record_text({"caption": each}, "caption", place) for each in captions),
+    }
+
+
+def _find_choices(
+    layout: BenchmarkLayout, question: str, record: BenchmarkRecord, left_out: LeftOutRows
+) -> tuple[str, tuple[str, ...], int] | None:
+    """The question without its choices, these, and the number of the right one; None if the row is left out."""
+    answer = record_text(record.cells, "answer", record.place).strip()
+    try:
+        question, choices = _question_and_choices(layout, question, record.cells, answer, record.place)
+    except DataError as error:
+        left_out.add(CHOICES_UNUSABLE, str(error.message))
+        return None
+    chosen = _chosen(choices, answer, is_number=layout.answer == "number")
+    if chosen is not None:
+        return question, choices, chosen
+    if answer:
+        left_out.add(ANSWER_NO_CHOICE, f"{record.place}: {answer}")
+    else:
+        left_out.add(ANSWER_EMPTY, record.place)
+    return None
 
 
 def _present(names: Sequence[str], cells: JsonRecord) -> str:
     return next((name for name in names if name in cells), "")
-
-
-def _joined_text(cell: object) -> str:
-    """A text; several, as LLaVA-Bench has captions, on lines of their own."""
-    return "\n".join(map(cell_text, cell)) if isinstance(cell, list) else cell_text(cell)
 
 
 def _hint(cells: JsonRecord, place: str) -> str:
