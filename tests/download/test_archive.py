@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from kovqa_core.data.archive_members import decode_member_name
 from kovqa_core.download import archive as archives
 from kovqa_core.download import members
 from kovqa_core.download.archive import UNPACK_RECEIPT, unpack_archive
@@ -128,7 +129,7 @@ def cp949_zip(old: dict[str, bytes], new: Sequence[tuple[str, bytes]] = ()) -> b
 
 
 def test_a_name_in_no_korean_encoding_is_taken_as_the_zip_format_says() -> None:
-    assert members.decode_member_name(b"caf\x82") == "café"
+    assert decode_member_name(b"caf\x82") == "café"
 
 
 def test_cp949_names_in_a_tar(tmp_path: Path) -> None:

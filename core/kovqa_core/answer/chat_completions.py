@@ -22,9 +22,10 @@ from kovqa_core.answer.server_requests import (
 from kovqa_core.data.answers import tidy_answer
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import read_image
+from kovqa_core.data.image_source import read_image_bytes
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS, build_prompt
 from kovqa_core.errors import DataError
-from kovqa_core.files import read_bytes, to_nfc
+from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
 from kovqa_core.net.request import redact_url
 from kovqa_core.progress import OnProgress, ignore_progress
@@ -160,7 +161,7 @@ def image_data_url(path: Path) -> str:
     opened = read_image(path)
     image_format = opened.plain_format
     if image_format is not None:
-        data = read_bytes(path)
+        data = read_image_bytes(path)
     else:
         image_format, stream = "JPEG", io.BytesIO()
         opened.pixels.save(stream, "JPEG", quality=95, subsampling=0)

@@ -22,6 +22,8 @@ from kovqa_core.answer.server_requests import (
 from kovqa_core.data.decoding import one_answer_error
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
+from kovqa_core.data.image_source import read_image_bytes
+from kovqa_core.data.tar_images import find_in_tar
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, ignore_progress
@@ -92,9 +94,9 @@ def _score(score: float | None) -> float:
 
 def _read_image_file(path: Path) -> bytes:
     try:
-        if path.is_file():
-            return path.read_bytes()
-    except OSError:
+        if path.is_file() or find_in_tar(path):  # a pipe would be waited for
+            return read_image_bytes(path)
+    except (OSError, DataError):
         pass
     _open_image(path)
     raise UnreadableImage(message("data.image-missing", "image {file} is missing", file=path))

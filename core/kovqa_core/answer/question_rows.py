@@ -82,7 +82,8 @@ def read_question_table(
     rows: list[QuestionRow] = []
     lines: list[int] = []
     try:
-        for row in read_table_records(path, known, {name: known[name] for name in needed}, columns):
+        wanted = {name: known[name] for name in needed}
+        for row in read_table_records(path, known, wanted, columns, image_folder=images):
             rows.append(_parse_question_row(row, needed, choices=choices))
             lines.append(row.line)
     except DataError as error:
@@ -248,6 +249,10 @@ def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: boo
         if missing
         else ""
     )
+    if row.problem:
+        fault = message(
+            "answer.sample-incomplete", "{place}: {problem}", place=row.place, problem=row.problem
+        )
     handed_on, theirs = _handed_on(row), row.names.get("id", "id")
     # By our name of it, so that predictions are found by it, and without blanks around it; first where there is none.
     all_columns = {"id" if name == theirs else name: value for name, value in handed_on.items()}

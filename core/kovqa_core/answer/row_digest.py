@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 from kovqa_core.data.example import Example
+from kovqa_core.data.image_source import image_bytes_count
+from kovqa_core.errors import DataError
 
 
 def digest_row(example: Example, image_folder: Path) -> str:
@@ -17,8 +19,8 @@ def digest_row(example: Example, image_folder: Path) -> str:
     and size goes unnoticed.
     """
     try:
-        size = (image_folder / example.image).stat().st_size
-    except (OSError, ValueError):
+        size = image_bytes_count(image_folder / example.image)
+    except (OSError, ValueError, DataError):
         size = -1
     asked = (example.id, example.image, size, example.question, example.context, [*example.choices])
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]

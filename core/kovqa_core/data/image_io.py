@@ -31,7 +31,7 @@ from kovqa_core.data.image_memory import (
     require_image_memory,
 )
 from kovqa_core.data.image_repair import is_unfilled_jpeg, repair_image
-from kovqa_core.data.image_source import ImageSource, source_name
+from kovqa_core.data.image_source import ImageSource, image_in_place, source_name
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.messages import Message, message
 from kovqa_core.process_limits import find_limit, has_memory, is_memory_error
@@ -90,6 +90,7 @@ def read_image(source: ImageSource, side: int | None = None, *, as_stored: bool 
     """An image, and whether its file can be handed on; as `open_image`."""
     try:
         # Before Pillow: opening a pipe would wait for ever.
+        source = image_in_place(source, image_memory_limit())
         if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
             raise _unreadable(source, "")
         with warnings.catch_warnings():

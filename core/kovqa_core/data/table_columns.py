@@ -23,6 +23,7 @@ from kovqa_core.data.json_values import JsonRecord, NumberText
 from kovqa_core.data.tables import COLUMN_ALIASES, has_header, read_table, record_text
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.json_rows import number_rows
+from kovqa_core.data.tables.webdataset import KEY_COLUMN, PROBLEM_COLUMN
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message, shell_quote
@@ -67,6 +68,7 @@ class TableRecord:
         place: FILE:LINE, for messages.
         record: all its cells, by the table's own names.
         names: our name of a column -> the table's, for those it has.
+        problem: why it is no row of its own (a sample of a webdataset without image); "" of nearly all.
     """
 
     line: int
@@ -74,6 +76,7 @@ class TableRecord:
     place: str
     record: JsonRecord
     names: Mapping[str, str]
+    problem: str = ""
 
     @property
     def id(self) -> str:
@@ -220,6 +223,7 @@ def read_table_records(
     *,
     save_image: SaveImage | None = None,
     image_names: ImageNames | None = None,
+    image_folder: Path | None = None,
 ) -> Iterator[TableRecord]:
     """Rows of a table.
 
@@ -229,17 +233,23 @@ def read_table_records(
         required: our name of a column -> names of which the table must have one.
         columns: names that the user gave: a header must have them; a record of JSON may lack those it has no
             value for.
-        save_image, image_names: see `read_table`.
+        save_image, image_names, image_folder: see `read_table`.
 
     Raises:
         DataError: a table that cannot be read, or lacks a column: the hint says how to name it.
     """
     if columns and has_header(file):
         required = {**required, **{ours: known[ours] for ours in columns}}
-    rows = read_table(file, required, _name_column_hint, save_image=save_image, image_names=image_names)
+    rows = read_table(
+        file, required, _name_column_hint, save_image=save_image, image_names=image_names, image_folder=image_folder
+    )  # fmt: skip
     present: dict[tuple[str, ...], tuple[dict[str, str], dict[str, list[str]]]] = {}
     file_name = str(file)
     for line, own_id, record in number_rows(rows):
+        problem, place = "", line
+        if KEY_COLUMN in record:  # a sample of a webdataset, which people know by its key
+            own_id = place = record.pop(KEY_COLUMN)
+            problem = record.pop(PROBLEM_COLUMN, "")
         # The rows of a table have the same columns, or a few combinations of them.
         columns_here = tuple(record)
         if columns_here not in present:
@@ -249,7 +259,7 @@ def read_table_records(
         names, several = present[columns_here]
         if several:
             names = names | {ours: _column_name(record, theirs) for ours, theirs in several.items()}
-        yield TableRecord(line, own_id, f"{file_name}:{line}", record, names)
+        yield TableRecord(line, own_id, f"{file_name}:{place}", record, names, problem)
 
 
 def _present_columns(

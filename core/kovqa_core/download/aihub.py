@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from kovqa_core.download import tar
+from kovqa_core.data import tar_stream as tar
 from kovqa_core.download.aihub_assemble import receive_tar
 from kovqa_core.download.aihub_refusals import aihub_refusal_error, dataset_page, protocol_version
 from kovqa_core.download.checks import HEAD_BYTES, has_magic

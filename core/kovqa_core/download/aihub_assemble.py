@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kovqa_core.download import tar
+from kovqa_core.data import tar_stream as tar
 from kovqa_core.download.members import MemberNames, check_disk_space, check_unpacked_size
 from kovqa_core.download.split_archive import PART_VOLUME_NAME, is_complete_sequence
 from kovqa_core.errors import DataError

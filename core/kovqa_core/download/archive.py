@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
-from kovqa_core.download import tar
+from kovqa_core.data import tar_stream as tar
+from kovqa_core.data.archive_members import ArchiveDamaged, decode_member_name
 from kovqa_core.download.archive_format import (
     ARCHIVE_SUFFIXES,
     DAMAGE_ERRORS,
@@ -25,11 +26,9 @@ from kovqa_core.download.archive_format import (
     decompressed_stream,
 )
 from kovqa_core.download.members import (
-    ArchiveDamaged,
     MemberNames,
     check_disk_space,
     check_unpacked_size,
-    decode_member_name,
     unicode_path_field,
 )
 from kovqa_core.download.part_file import download_lock

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from kovqa_core.download import tar
+from kovqa_core.data import tar_stream as tar
 from kovqa_core.download.split_archive import PART_VOLUME_NAME
 from kovqa_core.files import open_file, to_nfc
 

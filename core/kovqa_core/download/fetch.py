@@ -264,7 +264,7 @@ def unpack_fetched_file(
         AssetError: it is damaged; kept aside.
         DataError: it is damaged as it was published, or nobody here can unpack it.
     """
-    from kovqa_core.download.members import ArchiveDamaged
+    from kovqa_core.data.archive_members import ArchiveDamaged
 
     aside = damaged_path(target)
     try:

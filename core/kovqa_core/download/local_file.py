@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from kovqa_core.data.archive_members import ArchiveDamaged
 from kovqa_core.download.asset_record import write_asset_record
 from kovqa_core.download.checks import (
     HEAD_BYTES,
@@ -16,7 +17,6 @@ from kovqa_core.download.checks import (
     size_mismatch,
 )
 from kovqa_core.download.fetch import FetchOptions, asset_folder, unpack_file, unpacked_folder
-from kovqa_core.download.members import ArchiveDamaged
 from kovqa_core.download.part_file import download_lock, receipt_path, write_receipt
 from kovqa_core.download.table import Asset, AssetFile
 from kovqa_core.errors import AssetError, SettingsError

@@ -11,6 +11,7 @@ import struct
 import zlib
 from pathlib import Path
 
+from kovqa_core.data.archive_members import MAX_COMPRESSION_RATIO, RATIO_FREE_BYTES
 from kovqa_core.download.checks import format_bytes
 from kovqa_core.errors import DataError, MachineError
 from kovqa_core.files import to_nfc
@@ -18,28 +19,11 @@ from kovqa_core.messages import Message, message
 
 MAX_MEMBERS = 2_000_000  # the largest known set has 1.35 million images, and spreads them over many archives
 MAX_UNPACKED_BYTES = 4 << 40  # whole AI-Hub sets are below 4 TiB: a size above it is a lie or an attack
-MAX_COMPRESSION_RATIO = 250  # label JSON packs 10 to 40 times; a bomb 1,000 times and more
-RATIO_FREE_BYTES = 16 << 20  # below it no ratio is checked: a blank image packs 1,000 times, and harms nobody
 MAX_NAME_BYTES = 255  # bytes in one part of a path: what common disks store
 
 _UNICODE_PATH_TAG = 0x7075
 _DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 _CONTROL_CHARS = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class ArchiveDamaged(DataError):
-    """The bytes are not those of a whole archive: fetching them again may mend it."""
-
-
-def decode_member_name(raw: bytes) -> str:
-    """A name stored without saying how: UTF-8, else CP949 (Korean Windows), else the zip format's CP437."""
-    # UTF-8 first: Korean text in CP949 is hardly ever valid UTF-8, while CP949 accepts much that is UTF-8.
-    for encoding in ("utf-8", "cp949"):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            pass
-    return raw.decode("cp437")
 
 
 def unicode_path_field(extra: bytes, raw: bytes) -> str | None:

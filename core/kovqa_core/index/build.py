@@ -58,7 +58,7 @@ def build_index(
     """
     data_source, options = _find_source(source), options or SourceOptions()
     clear_listings()
-    require_unpacked(root)
+    require_unpacked(root, reads_tars=source == "table")
     if folder is not None:
         _require_outside(folder, root)
     # Resolved: the report names the folder for other processes, which start elsewhere.
@@ -139,7 +139,7 @@ def build_upstream_files(
         DataError: raw data that cannot be read.
     """
     upstream = _find_upstream_writer(source, has_tokenizer=encode is not None)
-    require_unpacked(root)
+    require_unpacked(root, reads_tars=source == "table")
     image_folder = _resolve_image_folder(_find_source(source), root, images)
     encode_text = _encode_with_progress(encode or _refuse_to_encode, on_progress)
     with output_lock(folder):

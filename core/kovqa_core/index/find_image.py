@@ -24,6 +24,7 @@ from typing import Literal
 
 from kovqa_core.data.image_formats import IMAGE_SUFFIXES
 from kovqa_core.data.image_names import has_parent_part, leads_outside, path_below
+from kovqa_core.data.tar_images import TAR_SUFFIX, find_in_tar
 from kovqa_core.files import to_nfc
 from kovqa_core.index.folder_names import folder_word, other_splits, split_of_name
 from kovqa_core.index.image_listing import FolderListing
@@ -208,11 +209,14 @@ def _absolute(images: Path, path: str) -> str:
 
 @functools.lru_cache(maxsize=1 << 10)  # several questions about one image follow each other
 def _is_file(images: Path, path: str) -> bool:
-    return os.path.isfile(os.path.join(images, path))  # noqa: PTH113, PTH118
+    whole = os.path.join(images, path)  # noqa: PTH118
+    return os.path.isfile(whole) or find_in_tar(Path(whole)) is not None  # noqa: PTH113
 
 
 def _direct_files(images: Path, path: str) -> list[str]:
     """The files that a path means, without a search: in any Unicode form, with any usual suffix."""
+    if TAR_SUFFIX in path.lower() and _is_file(images, path):  # a folder in a tar is none of the disk
+        return [path]
     folder, file = os.path.split(path)
     spellings = list(itertools.product(_present_folders(images, folder), _unicode_spellings(file)))
     for below, bare in spellings:

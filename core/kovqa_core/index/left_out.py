@@ -22,6 +22,7 @@ MAX_ID_CHARS = 1000
 ID_TOO_LONG = f"question id longer than {MAX_ID_CHARS:,} characters"
 ROW_TWICE = "question id appears twice"
 ROW_TWICE_OTHER_ANSWER = "question id appears twice, with other answers"
+SAMPLE_INCOMPLETE = "sample incomplete"
 FILE_WITHOUT_ROWS = "file without rows"
 CHOICES_UNUSABLE = "choices unusable"
 ANSWER_NO_CHOICE = "answer is none of the choices"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kovqa_core.data.folder_walk import walk_folders
+from kovqa_core.data.tables.webdataset import TAR_SUFFIXES, is_webdataset
 from kovqa_core.download.archive_format import archive_format, archive_stem, is_archive_name
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
@@ -78,28 +79,31 @@ def missing_folder_hint(folder: Path) -> Message | None:
     )
 
 
-def require_unpacked(root: Path) -> None:
+def require_unpacked(root: Path, *, reads_tars: bool = False) -> None:
     """See that raw data are not an archive, or a folder of nothing but archives.
 
     Args:
         root: the folder, or the table.
+        reads_tars: are tars the data (a webdataset)?
 
     Raises:
         DataError: they are; says which, and the command that unpacks them.
     """
     if root.is_file():
-        _refuse_archive(root)
+        _refuse_archive(root, reads_tars=reads_tars)
     elif root.is_dir():
-        _refuse_folder_of_archives(root)
+        _refuse_folder_of_archives(root, reads_tars=reads_tars)
 
 
-def _refuse_archive(path: Path) -> None:
+def _refuse_archive(path: Path, *, reads_tars: bool) -> None:
     try:
         format_name = archive_format(path)
     except OSError:  # the source says what is wrong with it
         return
     # Documents are zips too: tables, or named by the reader of tables, as a single packed file is.
     if not format_name or path.suffix.lower() in (".xlsx", ".xlsm") or _is_document(path):
+        return
+    if reads_tars and format_name == "tar" and is_webdataset(path):
         return
     if format_name == "xz" and not path.name.lower().endswith((".tar.xz", ".txz")):
         return
@@ -127,10 +131,12 @@ def _is_document(path: Path) -> bool:
         return False
 
 
-def _refuse_folder_of_archives(folder: Path) -> None:
+def _refuse_folder_of_archives(folder: Path, *, reads_tars: bool) -> None:
     archives, foreign = 0, 0
     for _, names in walk_folders(folder, skip_unreadable=True):
         for name in names:
+            if reads_tars and name.lower().endswith(TAR_SUFFIXES):
+                return
             if is_archive_name(name):
                 archives += 1
             elif name.lower().endswith(_FOREIGN_SUFFIXES):

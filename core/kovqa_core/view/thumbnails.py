@@ -8,6 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from kovqa_core.data.image_names import is_inside
+from kovqa_core.data.tar_images import find_in_tar
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 from kovqa_core.messages.readable_name import readable_name
@@ -52,7 +53,8 @@ class Thumbnails:
             )
         path = self._folder / image
         try:
-            changed = path.stat().st_mtime_ns  # of a new file a new thumbnail
+            place = find_in_tar(path)
+            changed = (place.tar if place else path).stat().st_mtime_ns  # of a new file a new thumbnail
         except (OSError, ValueError):
             changed = 0
         key = (image, side, changed)

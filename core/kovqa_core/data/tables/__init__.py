@@ -1,4 +1,4 @@
-"""Users' tables: CSV, TSV, JSON, Excel or parquet, row by row with their line numbers.
+"""Users' tables: CSV, TSV, JSON, Excel, parquet or webdataset, row by row with their line numbers.
 
 Values stay the text they are written with: `NA`, `None`, `null`, `1.0` and `007` are answers like
 any other. Nothing is guessed from a column's contents.
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kovqa_core.data.file_kind import PARQUET_MAGIC
+from kovqa_core.data.file_kind import GZIP_MAGIC, PARQUET_MAGIC
 from kovqa_core.data.json_values import JsonRecord, JsonValue
 from kovqa_core.data.tables.conversations import split_conversations
 from kovqa_core.data.tables.csv_rows import read_csv_rows
@@ -22,6 +22,12 @@ from kovqa_core.data.tables.other_files import read_head
 from kovqa_core.data.tables.parquet import has_embedded_images, read_parquet_rows
 from kovqa_core.data.tables.table_format import detect_table_format
 from kovqa_core.data.tables.text_lines import TABLE_FORMATS_HINT
+from kovqa_core.data.tables.webdataset import (
+    PROBLEM_COLUMN,
+    is_webdataset,
+    read_webdataset_rows,
+    webdataset_notes,
+)
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message
@@ -54,6 +60,7 @@ def read_table(
     as_text: bool = True,
     save_image: SaveImage | None = None,
     image_names: ImageNames | None = None,
+    image_folder: Path | None = None,
 ) -> TableRows:
     """Rows of a table with the line each begins in; a conversation is a row for each of its questions.
 
@@ -65,6 +72,7 @@ def read_table(
         as_text: numbers of JSON and parquet as text; a CSV has nothing but text.
         save_image: gets the images that are in the table itself, in whose rows their names stand.
         image_names: those of other tables that share a folder.
+        image_folder: that paths of images in a tar start from; None: the tar's own.
 
     Raises:
         DataError: an empty file, or none that is a table; file and line of a row that is broken or lacks
@@ -89,6 +97,12 @@ def read_table(
         rows: Iterator[tuple[int, JsonValue]] = read_parquet_rows(
             path, images, save_image, image_names, as_text=as_text
         )
+    elif form.name == "webdataset":
+        named = {name for names in required.values() for name in names}
+        rows = read_webdataset_rows(
+            path, image_folder, save_image, image_names, named,
+            needs_text=bool(required.keys() - {"image"}), as_text=as_text,
+        )  # fmt: skip
     else:
         rows = read_json_rows(path, form, as_text=as_text)
     for line, row in split_conversations(rows):
@@ -97,7 +111,7 @@ def read_table(
                 message("data.row-not-an-object", "{file}:{line}: not a JSON object", file=path, line=line),
                 TABLE_FORMATS_HINT,
             )
-        if required:
+        if required and PROBLEM_COLUMN not in row:
             _require_columns(required, row, f"{path}:{line}", hint)
         yield line, row
 
@@ -105,13 +119,18 @@ def read_table(
 def table_notes(path: Path) -> tuple[Message, ...]:
     """What a reader decided that a table's suffix does not say: its delimiter, its list, its sheet."""
     form = detect_table_format(path)
+    if form.name == "webdataset":
+        return webdataset_notes(path)
     return excel_notes(path) if form.name == "xlsx" else form.notes
 
 
 def holds_images(path: Path, image_columns: Sequence[str] = COLUMN_ALIASES["image"]) -> bool:
     """Are the images of a table in the table itself?"""
     # By the first bytes alone: to find the format of a JSON object, all of it is read.
-    return read_head(path).startswith(PARQUET_MAGIC) and has_embedded_images(path, image_columns)
+    head = read_head(path)
+    if head.startswith(GZIP_MAGIC):  # of a plain tar they are read where they lie
+        return is_webdataset(path)
+    return head.startswith(PARQUET_MAGIC) and has_embedded_images(path, image_columns)
 
 
 def has_header(path: Path) -> bool:

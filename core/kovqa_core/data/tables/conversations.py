@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from kovqa_core.data.json_values import JsonRecord, JsonValue
 from kovqa_core.data.tables.json_rows import number_rows
+from kovqa_core.data.tables.webdataset import KEY_COLUMN
 
 _CONVERSATION_KEYS = ("conversations", "messages")
 _QUESTIONERS = ("human", "user")
@@ -46,8 +47,14 @@ def _split_conversation(row: JsonRecord, own_id: str) -> Iterator[JsonRecord]:
     image = row.get("image") or _only(row.get("images")) or _image_in(row[key])
     others = {name: value for name, value in row.items() if name not in (key, "image", "images")}
     for number, turn in enumerate(turns, 1):
+        own = f"/{number}" if len(turns) > 1 else ""
+        if (
+            row.get("id") in (None, "") and KEY_COLUMN in row
+        ):  # of a webdataset, whose reader knows it by that
+            yield {**others, KEY_COLUMN: f"{row[KEY_COLUMN]}{own}", "image": image or "", **turn}
+            continue
         id = row.get("id") if row.get("id") not in (None, "") else own_id
-        yield {**others, "id": f"{id}/{number}" if len(turns) > 1 else id, "image": image or "", **turn}
+        yield {**others, "id": f"{id}{own}" if own else id, "image": image or "", **turn}
 
 
 def _is_conversation(value: JsonValue) -> bool:

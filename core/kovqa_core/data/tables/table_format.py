@@ -11,6 +11,7 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.file_kind import GZIP_MAGIC, PARQUET_MAGIC, ZIP_HEADS
 from kovqa_core.data.json_stream import decode_blocks, list_json_lists
 from kovqa_core.data.tables.other_files import find_other_kind, read_head
+from kovqa_core.data.tables.webdataset import is_webdataset
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
 
@@ -33,7 +34,7 @@ class TableFormat:
     """How a table is read.
 
     Attributes:
-        name: "csv", "json-lines", "json-list", "json-object", "xlsx" or "parquet".
+        name: "csv", "json-lines", "json-list", "json-object", "xlsx", "parquet" or "webdataset".
         delimiter: between the cells of a CSV.
         skipped_lines: before its header.
         line_end: of a CSV or JSON lines.
@@ -51,7 +52,7 @@ class TableFormat:
     @property
     def has_header(self) -> bool:
         """Do all rows have the same columns?"""
-        return not self.name.startswith("json")
+        return not self.name.startswith(("json", "webdataset"))
 
 
 def detect_table_format(path: Path) -> TableFormat:
@@ -60,6 +61,8 @@ def detect_table_format(path: Path) -> TableFormat:
     Raises:
         DataError: it cannot be read, or is something else; says what.
     """
+    if is_webdataset(path):
+        return TableFormat("webdataset")
     if kind := find_other_kind(path):
         raise DataError(
             message("data.no-table", "{file} is {kind}, not a table", file=path, kind=kind.name), kind.remedy

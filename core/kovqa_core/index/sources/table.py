@@ -1,9 +1,9 @@
-"""Any CSV, TSV, JSON, Excel or parquet table with an image and a question (or a caption) per row.
+"""Any CSV, TSV, JSON, Excel, parquet or webdataset table with an image and a question (or a caption) per row.
 
-`--root` is the file, or a folder of parquet files, whose names (`train-00000-of-00002.parquet`, also of a single file)
-or folders (`default/train/0000.parquet`) say the split.
-Images that lie in a parquet file itself become files of the index. A conversation (LLaVA's) is a row for each
-of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint,
+`--root` is the file, or a folder of parquet files or tars, whose names (`train-00000-of-00002.parquet`, also of a single
+file; `train-000000.tar`) or folders (`default/train/0000.parquet`) say the split.
+Images that lie in a parquet file or a `.tar.gz` become files of the index; of a plain tar they stay where they are.
+A conversation (LLaVA's) is a row for each of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint,
 unknown, label; `data/choice_columns.py` says what they may hold)
 or those in `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others; all that are none of ours are kept
 and handed on. An image is a path below the table's folder, or below `--images`, or a bare name there
@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kovqa_core.data.answers import raw_annotations, soft_labels
 from kovqa_core.data.choice_columns import equal_choices
@@ -29,6 +29,7 @@ from kovqa_core.data.image_names import outside_image_error, path_below
 from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
 from kovqa_core.data.tables import COLUMN_ALIASES, holds_images, table_notes
 from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
+from kovqa_core.data.tables.webdataset import TAR_SUFFIXES
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import OutsideNames, find_table_image
@@ -39,6 +40,7 @@ from kovqa_core.index.left_out import (
     CHOICES_UNUSABLE,
     IMAGE_NOT_NAMED,
     QUESTION_MISSING,
+    SAMPLE_INCOMPLETE,
     LeftOutRows,
 )
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
@@ -70,7 +72,7 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 
     Raises:
         SettingsError: `options.columns` has a key that is not a column of ours.
-        DataError: `root` is not a file, nor a folder of parquet files; or something else than a table.
+        DataError: `root` is not a file, nor a folder of parquet files or tars; or something else than a table.
     """
     shards = _table_files(root)
     if not shards:
@@ -97,21 +99,29 @@ class _TableFile:
 
 
 def _table_files(root: Path) -> list[_TableFile]:
-    """The table itself, or the parquet files of a folder, whose names or folders say their splits."""
+    """The table itself, or the parquet files of a folder, else its tars, whose names or folders say their splits."""
     if not root.is_dir():
         # Another table's name may be `test.csv` for any reason; this form has but one.
         hub_name = _HUB_FILE_NAME.fullmatch(root.stem) if root.suffix == ".parquet" else None
         return [_TableFile(root, _split_in_name(hub_name[1]) if hub_name else "")]
+    # Hugging Face's folders hold copies in hidden ones (`.cache`).
+    names = sorted(name for name in walk_files(root) if name.lower().endswith((".parquet", *TAR_SUFFIXES)))
+    parquet = [name for name in names if name.endswith(".parquet")]
     return [
-        _TableFile(file, _split_in_path(file.relative_to(root)), f"{file.stem}/")
-        # Hugging Face's folders hold copies in hidden ones (`.cache`).
-        for file in sorted(root / name for name in walk_files(root) if name.endswith(".parquet"))
+        _TableFile(root / name, _split_in_path(Path(name)), f"{_stem_of_table(name)}/")
+        for name in parquet or names
     ]
+
+
+def _stem_of_table(name: str) -> str:
+    """A file's name without `.parquet`, `.tar` or `.tar.gz`."""
+    stem = PurePosixPath(name).stem
+    return stem.removesuffix(".tar")
 
 
 def _split_in_path(file: Path) -> str:
     """The split that a file's own name says, else the nearest of its folders: `default/train/0000.parquet`."""
-    names = (file.stem.split("-")[0], *reversed(file.parts[:-1]))
+    names = (_stem_of_table(file.name).split("-")[0], *reversed(file.parts[:-1]))
     return next(filter(None, map(_split_in_name, names)), "")
 
 
@@ -144,6 +154,7 @@ def _read_tables(
             columns,
             save_image=image_writer(own_images) if own_images else None,
             image_names=image_names,
+            image_folder=images,
         )
         yield from _read_table_rows(shard, rows, own_images or images, outside, left_out)
 
@@ -156,6 +167,9 @@ def _read_table_rows(
     left_out: LeftOutRows,
 ) -> SplitExamples:
     for row in rows:
+        if row.problem:
+            left_out.add(SAMPLE_INCOMPLETE, f"{row.place}: {row.problem}")
+            continue
         name, question = row.text("image"), row.text("question")
         if not name.strip():
             id = row.text("id")

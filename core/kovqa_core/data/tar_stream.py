@@ -1,4 +1,4 @@
-"""A tar read once, front to back, as it comes: from a file, from gzip, or from the network.
+"""A tar read front to back, as it comes (from a file, from gzip, or from the network), or by its headers alone.
 
 Python's `tarfile` takes a stream that was cut between two members, and a header that is none, for
 the end. Here the end is the two blocks of zeros that every tar closes with (docs/sources/datasets.md, D10), and
@@ -10,9 +10,9 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from kovqa_core.download.members import ArchiveDamaged, decode_member_name
+from kovqa_core.data.archive_members import ArchiveDamaged, decode_member_name
 from kovqa_core.messages import Message, message
 
 TAR_BLOCK = tarfile.BLOCKSIZE
@@ -71,13 +71,32 @@ def iter_tar_members(stream: ByteStream, archive: str) -> Iterator[tuple[TarMemb
         TarCutShort: the stream ends before the two closing blocks of zeros.
         ArchiveDamaged: a header is damaged.
     """
-    while (block := _read_exactly(stream, TAR_BLOCK, archive)) != bytes(TAR_BLOCK):
+    while (block := read_exactly(stream, TAR_BLOCK, archive)) != bytes(TAR_BLOCK):
         member = _parse_member(block, stream, archive)
         contents = _member_contents(stream, member.size, archive)
         yield member, contents
         for _ in contents:
             pass
-    if _read_exactly(stream, TAR_BLOCK, archive) != bytes(TAR_BLOCK):
+    _require_end(stream, archive)
+
+
+def list_tar_members(stream: BinaryIO, archive: str) -> Iterator[tuple[TarMember, int]]:
+    """Each member of a tar file with the place of its first byte; only headers are read.
+
+    Raises:
+        TarCutShort, ArchiveDamaged: as `iter_tar_members`.
+    """
+    while (block := read_exactly(stream, TAR_BLOCK, archive)) != bytes(TAR_BLOCK):
+        member, place = _parse_member(block, stream, archive), stream.tell()
+        yield member, place
+        # Past the end it is found out by the next header, which is not there.
+        stream.seek(place + member.size + -member.size % TAR_BLOCK)
+    _require_end(stream, archive)
+
+
+def _require_end(stream: ByteStream, archive: str) -> None:
+    """See that a second block of zeros follows the first."""
+    if read_exactly(stream, TAR_BLOCK, archive) != bytes(TAR_BLOCK):
         raise _damaged_error(archive, message("download.tar-single-zeros", "a single block of zeros"))
 
 
@@ -105,7 +124,7 @@ def _parse_member(block: bytes, stream: ByteStream, archive: str) -> TarMember:
             name = values.get(b"path", name)
             # The header's own field has 11 octal digits, 8 GiB: above it, pax has the true one.
             size = int(values[b"size"]) if b"size" in values else size
-        block = _read_exactly(stream, TAR_BLOCK, archive)
+        block = read_exactly(stream, TAR_BLOCK, archive)
     # The bytes of the name as they stand: whether they are UTF-8 or CP949 is decided in one place for all archives.
     raw = name if name is not None else info.name.encode("utf-8", "surrogateescape")
     is_file = info.type in _FILE_TYPES
@@ -144,13 +163,18 @@ def _member_contents(stream: ByteStream, size: int, archive: str) -> Iterator[by
     """The bytes of a member, and the padding after it read away."""
     left = size
     while left:
-        chunk = _read_exactly(stream, min(left, READ_CHUNK_BYTES), archive)
+        chunk = read_exactly(stream, min(left, READ_CHUNK_BYTES), archive)
         left -= len(chunk)
         yield chunk
-    _read_exactly(stream, -size % TAR_BLOCK, archive)  # contents are padded to whole blocks of 512 bytes
+    read_exactly(stream, -size % TAR_BLOCK, archive)  # contents are padded to whole blocks of 512 bytes
 
 
-def _read_exactly(stream: ByteStream, size: int, archive: str) -> bytes:
+def read_exactly(stream: ByteStream, size: int, archive: str) -> bytes:
+    """So many bytes of a stream.
+
+    Raises:
+        TarCutShort: it has fewer.
+    """
     data = stream.read(size) if size else b""
     if len(data) < size:
         raise TarCutShort(
