@@ -34,6 +34,7 @@ from kovqa_core.answer.table_fingerprint import table_fingerprint
 from kovqa_core.answer.table_images import unpack_table_images
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
+from kovqa_core.data.image_source import has_image_file
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.data.write_tables import require_list_fits, require_table_fits, require_table_format
 from kovqa_core.errors import SettingsError, Stopped
@@ -355,7 +356,7 @@ def check_missing_images(job: AnswerJob, rows: Sequence[QuestionRow], all_rows: 
         DataError: by the rule of `data/left_out.py`.
     """
     folder = job.image_folder
-    is_there = {image: (folder / image).exists() for image in {row.example.image for row in rows}}
+    is_there = {image: has_image_file(folder / image) for image in {row.example.image for row in rows}}
     missing = {
         row.example.id: message(
             "data.image-missing", "image {file} is missing", file=folder / row.example.image

@@ -59,6 +59,11 @@ def image_in_place(source: ImageSource, most_bytes: int) -> ImageSource:
     return image
 
 
+def has_image_file(path: Path) -> bool:
+    """Is there a file under the path of an image, also in a tar?"""
+    return path.exists() or find_in_tar(path) is not None
+
+
 def read_image_bytes(path: Path) -> bytes:
     """The bytes of an image file, also of one in a tar.
 

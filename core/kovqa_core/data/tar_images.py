@@ -98,7 +98,7 @@ def _place_in_tar(tar: str, name: str) -> TarPlace | None:
     status = os.stat(tar)  # noqa: PTH116
     listing = _list_tar(tar, status.st_size, status.st_mtime_ns)
     key = _name_checksum(member_name(name))
-    at = int(listing.names.searchsorted(key))
+    at = int(listing.names.searchsorted(listing.names.dtype.type(key)))
     if at == len(listing.names) or listing.names[at] != key:
         return None
     start, size = listing.places[at].tolist()

@@ -100,7 +100,7 @@ def read_table(
     elif form.name == "webdataset":
         named = {name for names in required.values() for name in names}
         rows = read_webdataset_rows(
-            path, image_folder, save_image, image_names, named,
+            path, image_folder, save_image, image_names, required.get("image", COLUMN_ALIASES["image"]), named,
             needs_text=bool(required.keys() - {"image"}), as_text=as_text,
         )  # fmt: skip
     else:

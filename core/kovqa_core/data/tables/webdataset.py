@@ -13,7 +13,7 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,7 @@ def read_webdataset_rows(
     image_folder: Path | None = None,
     save_image: SaveImage | None = None,
     names: ImageNames | None = None,
+    image_columns: Sequence[str] = ("image",),
     named: Collection[str] = (),
     *,
     needs_text: bool,
@@ -114,7 +115,8 @@ def read_webdataset_rows(
         image_folder: that names of images start from; None: the tar's own.
         save_image: called with the name and the bytes of every image of a gzip file.
         names: those of the files before this one.
-        named: columns that are asked for.
+        image_columns: names of the column of the image, the first of which it gets; or the extension of one.
+        named: all columns that are asked for.
         needs_text: is a sample without any text no row?
         as_text: numbers as text.
 
@@ -132,7 +134,7 @@ def read_webdataset_rows(
         if needs_text and not sample.values and sample.rows is None:
             sample.problem = sample.problem or message("data.sample-no-text", "it has no text")
         seen.add(checksum)
-        for row in _rows_of(sample, named):
+        for row in _rows_of(sample, image_columns, named):
             number += 1
             yield number, row
     if not number:
@@ -198,7 +200,7 @@ def _iter_samples(
             sample.problem = message("data.sample-name", "{name} is a name that leads elsewhere", name=name)
         elif extension in sample.extensions:
             sample.problem = message("data.sample-twice", "{name} is there twice", name=name)
-        elif f".{extension.rpartition('.')[2]}" in IMAGE_SUFFIXES:
+        elif _is_image(extension):
             if prefix:
                 sample.images[extension] = prefix + name
             else:
@@ -249,48 +251,60 @@ def _add_values(
         elif isinstance(value, list):
             sample.rows = value
         else:
-            sample.problem = message("data.sample-no-object", "its JSON is not an object")
+            sample.problem = _no_object()
     elif suffix in _TEXT_SUFFIXES or (not column and suffix in _TEXT_COLUMNS):
         sample.values[column or suffix] = read_text().removesuffix("\n").removesuffix("\r")
     else:
         sample.passed_over.append(f".{extension}")
 
 
-def _rows_of(sample: _Sample, named: Collection[str]) -> Iterator[JsonRecord]:
+def _rows_of(sample: _Sample, image_columns: Sequence[str], named: Collection[str]) -> Iterator[JsonRecord]:
     """The rows of a sample: one, or those of a list; a sample that is none is one row that says why."""
-    image, problem = _sample_image(sample, named)
+    image, problem = _sample_image(sample, image_columns)
+    column = image_columns[0]
     base: JsonRecord = {**sample.values, KEY_COLUMN: sample.key}
     if _is_captioned(base) and "txt" not in named:
         base["caption"] = base.pop("txt")
-    if len(sample.images) > 1:
-        base |= {extension: name for extension, name in sample.images.items() if extension not in base}
-    base["image"] = image or base.get("image") or ""
-    if problem:
-        yield {**base, PROBLEM_COLUMN: problem}
-        return
     rows = [{}] if sample.rows is None else sample.rows
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            no_object = message("data.sample-no-object", "its JSON is not an object")
-            yield {**base, PROBLEM_COLUMN: no_object}
-            continue
+        values = row if isinstance(row, dict) else {}
         key = sample.key if len(rows) == 1 else f"{sample.key}/{number}"
-        yield {**base, **row, KEY_COLUMN: key, "image": base["image"] or row.get("image") or ""}
+        whole = {
+            **base,
+            **values,
+            KEY_COLUMN: key,
+            column: image or values.get(column) or base.get(column) or "",
+        }
+        if not problem and not isinstance(row, dict):
+            problem = _no_object()
+        if not problem and not whole[column]:
+            problem = message("data.sample-no-image", "it has no image")
+        yield {**whole, PROBLEM_COLUMN: problem} if problem else whole
 
 
-def _sample_image(sample: _Sample, named: Collection[str]) -> tuple[str, str]:
-    """The image that a sample is about, and what is wrong with the sample."""
-    chosen = [name for extension, name in sample.images.items() if extension in named]
+def _sample_image(sample: _Sample, image_columns: Sequence[str]) -> tuple[str, str]:
+    """The image that a sample is about, "" where it has none; and what is wrong with the sample."""
+    if sample.problem:
+        return "", sample.problem
+    named = [name for name in image_columns if _is_image(name)]  # --column image=mask.png
+    if named:
+        image = next((sample.images[name] for name in named if name in sample.images), "")
+        problem = "" if image else message("data.sample-lacks", "it has no {name}", name=named[0])
+        return image, problem
     plain = [name for extension, name in sample.images.items() if "." not in extension]
-    candidates = chosen or (list(sample.images.values()) if len(sample.images) == 1 else plain)
-    problem = sample.problem
-    if not problem and len(candidates) != 1 and sample.images:
-        problem = message(
-            "data.sample-several-images", "it has several images: {names}", names=", ".join(sample.images)
-        )
-    if not problem and not sample.images and not sample.values.get("image") and sample.rows is None:
-        problem = message("data.sample-no-image", "it has no image")
-    return (candidates[0] if len(candidates) == 1 else ""), problem
+    candidates = list(sample.images.values()) if len(sample.images) == 1 else plain
+    if sample.images and len(candidates) != 1:
+        names = ", ".join(sample.images)
+        return "", message("data.sample-several-images", "it has several images: {names}", names=names)
+    return next(iter(candidates), ""), ""
+
+
+def _is_image(extension: str) -> bool:
+    return f".{extension.rpartition('.')[2]}" in IMAGE_SUFFIXES
+
+
+def _no_object() -> Message:
+    return message("data.sample-no-object", "its JSON is not an object")
 
 
 def _is_captioned(values: JsonRecord) -> bool:
@@ -315,18 +329,13 @@ def _iter_files(path: Path) -> Iterator[tuple[TarMember, ReadMember]]:
                 if not member.folder:
                     yield member, partial(_read_plain, stream, member, path)
             return
-        try:
-            with _unpacked(stream) as tar:
-                for member, contents in iter_tar_members(_BoundedStream(tar, stream, path), str(path)):
-                    if not member.folder:
-                        yield member, partial(_read_contents, contents, member, path)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(
-                message(
-                    "data.damaged-tar-gz", "{file}: damaged gzip file ({problem})", file=path, problem=error
-                ),
-                message("data.broken-json.hint", "fetch or unpack it again"),
-            ) from None
+        with _unpacked(stream) as unpacked:
+            tar = _BoundedStream(unpacked, stream, path)
+            for member, contents in iter_tar_members(tar, str(path)):
+                if not member.folder:
+                    yield member, partial(_read_contents, contents, member, path)
+            while tar.read(1 << 20):  # its checksum is at the end
+                pass
 
 
 @contextlib.contextmanager
@@ -342,7 +351,7 @@ def _unpacked(stream: BinaryIO) -> Iterator[BinaryIO]:
 
 @dataclass
 class _BoundedStream:
-    """A gzip stream that is not far longer than what it was packed into."""
+    """A gzip stream that is whole, and not far longer than what it was packed into."""
 
     unpacked: BinaryIO
     packed: BinaryIO
@@ -350,7 +359,18 @@ class _BoundedStream:
     size: int = 0
 
     def read(self, size: int, /) -> bytes:
-        data = self.unpacked.read(size)
+        try:
+            data = self.unpacked.read(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(
+                message(
+                    "data.damaged-tar-gz",
+                    "{file}: damaged gzip file ({problem})",
+                    file=self.path,
+                    problem=error,
+                ),
+                message("data.broken-json.hint", "fetch or unpack it again"),
+            ) from None
         self.size += len(data)
         if self.size > RATIO_FREE_BYTES and self.size > MAX_COMPRESSION_RATIO * self.packed.tell():
             raise DataError(

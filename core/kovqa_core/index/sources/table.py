@@ -3,8 +3,8 @@
 `--root` is the file, or a folder of parquet files or tars, whose names (`train-00000-of-00002.parquet`, also of a single
 file; `train-000000.tar`) or folders (`default/train/0000.parquet`) say the split.
 Images that lie in a parquet file or a `.tar.gz` become files of the index; of a plain tar they stay where they are.
-A conversation (LLaVA's) is a row for each of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint,
-unknown, label; `data/choice_columns.py` says what they may hold)
+A conversation (LLaVA's) is a row for each of its questions. Columns have our names (id, image, question, answer,
+split, kind, caption, choices, context, hint, unknown, label; `data/choice_columns.py` says what they may hold)
 or those in `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others; all that are none of ours are kept
 and handed on. An image is a path below the table's folder, or below `--images`, or a bare name there
 (`index/find_image.py`), or an absolute path: such paths are stored from their common folder, which becomes the index's
