@@ -68,7 +68,7 @@ class TableRecord:
         place: FILE:LINE, for messages.
         record: all its cells, by the table's own names.
         names: our name of a column -> the table's, for those it has.
-        problem: why it is no row of its own (a sample of a webdataset without image); "" of nearly all.
+        problem: why it is left out (a sample of a webdataset without image); "" of nearly all.
     """
 
     line: int

@@ -82,6 +82,12 @@ def read_tar_place(place: TarPlace) -> bytes:
     return data
 
 
+def folder_on_disk(path: str) -> str:
+    """The folder that an image lies in, or the tar that holds it."""
+    split = _split_at_tar(path)
+    return os.path.dirname(split[0] if split else path)  # noqa: PTH120
+
+
 def _split_at_tar(path: str) -> tuple[str, str] | None:
     """A path's tar and the name in it: the first part that ends with `.tar` and is a file."""
     # Asked of every image that is not there: paths without a tar cost one search.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kovqa_core.data.folder_walk import walk_folders
-from kovqa_core.data.tables.webdataset import TAR_SUFFIXES, is_webdataset
+from kovqa_core.data.tables.tar_files import TAR_SUFFIXES, is_tar_file
 from kovqa_core.download.archive_format import archive_format, archive_stem, is_archive_name
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
@@ -103,7 +103,7 @@ def _refuse_archive(path: Path, *, reads_tars: bool) -> None:
     # Documents are zips too: tables, or named by the reader of tables, as a single packed file is.
     if not format_name or path.suffix.lower() in (".xlsx", ".xlsm") or _is_document(path):
         return
-    if reads_tars and format_name == "tar" and is_webdataset(path):
+    if reads_tars and format_name == "tar" and is_tar_file(path):
         return
     if format_name == "xz" and not path.name.lower().endswith((".tar.xz", ".txz")):
         return

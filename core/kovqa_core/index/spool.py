@@ -19,6 +19,7 @@ import numpy as np
 
 from kovqa_core.data.example import Example, line_with_image, parse_example
 from kovqa_core.data.row_ids import qualified_id
+from kovqa_core.data.tar_images import folder_on_disk
 from kovqa_core.index.left_out import ID_TOO_LONG, MAX_ID_CHARS, LeftOutRows
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER
 from kovqa_core.index.row_extras import row_traits
@@ -180,7 +181,7 @@ class _SplitWriter:
         names = (name.encode("utf-8", "surrogatepass") for name in self._images)
         hashes = [blake2b(name, digest_size=8).digest() for name in names]
         # Whole paths, and without a file's own name: two images in one folder have that folder in common.
-        folders = {os.path.dirname(name) for name in self._images if name.startswith("/")}  # noqa: PTH120
+        folders = {folder_on_disk(name) for name in self._images if name.startswith("/")}
         has_relative = any(not name.startswith("/") for name in self._images)
         return SpooledRows(
             self.path, np.array(self._lengths), np.array(self._id_checksums), np.array(self._answer_numbers),

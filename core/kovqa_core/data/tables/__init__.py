@@ -21,10 +21,10 @@ from kovqa_core.data.tables.json_rows import read_json_rows
 from kovqa_core.data.tables.other_files import read_head
 from kovqa_core.data.tables.parquet import has_embedded_images, read_parquet_rows
 from kovqa_core.data.tables.table_format import detect_table_format
+from kovqa_core.data.tables.tar_files import is_tar_file
 from kovqa_core.data.tables.text_lines import TABLE_FORMATS_HINT
 from kovqa_core.data.tables.webdataset import (
     PROBLEM_COLUMN,
-    is_webdataset,
     read_webdataset_rows,
     webdataset_notes,
 )
@@ -129,7 +129,7 @@ def holds_images(path: Path, image_columns: Sequence[str] = COLUMN_ALIASES["imag
     # By the first bytes alone: to find the format of a JSON object, all of it is read.
     head = read_head(path)
     if head.startswith(GZIP_MAGIC):  # of a plain tar they are read where they lie
-        return is_webdataset(path)
+        return is_tar_file(path)
     return head.startswith(PARQUET_MAGIC) and has_embedded_images(path, image_columns)
 
 

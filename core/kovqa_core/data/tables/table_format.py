@@ -11,7 +11,7 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.file_kind import GZIP_MAGIC, PARQUET_MAGIC, ZIP_HEADS
 from kovqa_core.data.json_stream import decode_blocks, list_json_lists
 from kovqa_core.data.tables.other_files import find_other_kind, read_head
-from kovqa_core.data.tables.webdataset import is_webdataset
+from kovqa_core.data.tables.tar_files import is_tar_file
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
 
@@ -61,7 +61,7 @@ def detect_table_format(path: Path) -> TableFormat:
     Raises:
         DataError: it cannot be read, or is something else; says what.
     """
-    if is_webdataset(path):
+    if is_tar_file(path):
         return TableFormat("webdataset")
     if kind := find_other_kind(path):
         raise DataError(

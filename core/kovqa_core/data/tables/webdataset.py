@@ -9,41 +9,25 @@ only, they are unpacked as those of parquet are. One sample is in memory at a ti
 from __future__ import annotations
 
 import contextlib
-import gzip
 import os
 import re
-import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from kovqa_core.bounded_json import MAX_DOCUMENT_BYTES
-from kovqa_core.data.archive_members import MAX_COMPRESSION_RATIO, RATIO_FREE_BYTES
-from kovqa_core.data.file_kind import GZIP_MAGIC
 from kovqa_core.data.image_formats import IMAGE_SUFFIXES
 from kovqa_core.data.image_memory import image_memory_limit
 from kovqa_core.data.image_names import leads_outside
 from kovqa_core.data.json_values import JsonRecord, JsonValue, decode_json_line
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
+from kovqa_core.data.tables.tar_files import is_packed_tar, iter_tar_files, read_text_member
 from kovqa_core.data.tar_images import TAR_SUFFIX, member_name
-from kovqa_core.data.tar_stream import (
-    TAR_BLOCK,
-    TarMember,
-    is_tar,
-    iter_tar_members,
-    list_tar_members,
-    read_exactly,
-)
 from kovqa_core.errors import DataError
-from kovqa_core.files import open_file
 from kovqa_core.messages import Message, message
-from kovqa_core.text_encoding import decode_text
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")  # of a webdataset's files
 KEY_COLUMN = "__key__"  # what files of a sample share, as webdataset and Hugging Face call it
-PROBLEM_COLUMN = "__problem__"  # why a sample is no row
+PROBLEM_COLUMN = "__problem__"  # why a sample is left out
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TEXT_SUFFIXES = ("txt", "text", "cls")
@@ -62,8 +46,6 @@ _TEXT_COLUMNS = (
 )
 _NOTED_SAMPLES = 64  # that are looked at for what a table's notes say
 
-ReadMember = Callable[[int], bytes]  # at most so many bytes are taken
-
 
 @dataclass
 class _Sample:
@@ -78,23 +60,6 @@ class _Sample:
     problem: str = ""
 
 
-def is_webdataset(path: Path) -> bool:
-    """Is it a tar, plain or in a gzip file?"""
-    try:
-        if not path.is_file():
-            return False
-        with open_file(path) as stream, _unpacked(stream) as tar:
-            return is_tar(tar.read(TAR_BLOCK))
-    except (OSError, EOFError, zlib.error, DataError):
-        return False
-
-
-def is_packed(path: Path) -> bool:
-    """Does a webdataset lie in a gzip file?"""
-    with open_file(path) as stream:
-        return stream.peek(2).startswith(GZIP_MAGIC)
-
-
 def read_webdataset_rows(
     path: Path,
     image_folder: Path | None = None,
@@ -106,7 +71,7 @@ def read_webdataset_rows(
     needs_text: bool,
     as_text: bool,
 ) -> Iterator[tuple[int, JsonValue]]:
-    """Rows with their numbers from 1; `__key__` is what the files of each share, `__problem__` why it is no row.
+    """Rows with their numbers from 1; `__key__` is what the files of each share, `__problem__` why it is left out.
 
     A JSON file is the row's columns, or a list of rows about the image; any other text is a column of its file's name.
 
@@ -180,8 +145,8 @@ def _iter_samples(
     path: Path, image_folder: Path, save_image: SaveImage | None, names: ImageNames, *, as_text: bool
 ) -> Iterator[_Sample]:
     sample = None
-    prefix = "" if is_packed(path) else _image_prefix(path, image_folder)
-    for member, read in _iter_files(path):
+    prefix = "" if is_packed_tar(path) else _image_prefix(path, image_folder)
+    for member, read in iter_tar_files(path):
         name = member_name(member.name)
         found = _NAME.fullmatch(name)
         if found is None or name.rpartition("/")[2].startswith("__"):
@@ -209,7 +174,7 @@ def _iter_samples(
                 if save_image:
                     save_image(sample.images[extension], data)
         else:
-            _add_values(sample, extension, partial(_read_text, read, place), place, as_text=as_text)
+            _add_values(sample, extension, partial(read_text_member, read, place), place, as_text=as_text)
         sample.extensions.add(extension)
     if sample is not None:
         yield sample
@@ -259,7 +224,7 @@ def _add_values(
 
 
 def _rows_of(sample: _Sample, image_columns: Sequence[str], named: Collection[str]) -> Iterator[JsonRecord]:
-    """The rows of a sample: one, or those of a list; a sample that is none is one row that says why."""
+    """The rows of a sample: one, or those of a list; of a sample that is left out one that says why."""
     image, problem = _sample_image(sample, image_columns)
     column = image_columns[0]
     base: JsonRecord = {**sample.values, KEY_COLUMN: sample.key}
@@ -316,93 +281,3 @@ def _is_captioned(values: JsonRecord) -> bool:
         "conversations",
         "messages",
     }.intersection(values)
-
-
-# -------------------------------------------------------------------------------------- files
-
-
-def _iter_files(path: Path) -> Iterator[tuple[TarMember, ReadMember]]:
-    """The files of a tar, each with what reads it, before the next one is asked for."""
-    with open_file(path) as stream:
-        if not stream.peek(2).startswith(GZIP_MAGIC):
-            for member, _ in list_tar_members(stream, str(path)):
-                if not member.folder:
-                    yield member, partial(_read_plain, stream, member, path)
-            return
-        with _unpacked(stream) as unpacked:
-            tar = _BoundedStream(unpacked, stream, path)
-            for member, contents in iter_tar_members(tar, str(path)):
-                if not member.folder:
-                    yield member, partial(_read_contents, contents, member, path)
-            while tar.read(1 << 20):  # its checksum is at the end
-                pass
-
-
-@contextlib.contextmanager
-def _unpacked(stream: BinaryIO) -> Iterator[BinaryIO]:
-    head = stream.read(2)
-    stream.seek(0)
-    if head != GZIP_MAGIC:
-        yield stream
-        return
-    with gzip.GzipFile(fileobj=stream) as unpacked:
-        yield unpacked  # type: ignore[misc]
-
-
-@dataclass
-class _BoundedStream:
-    """A gzip stream that is whole, and not far longer than what it was packed into."""
-
-    unpacked: BinaryIO
-    packed: BinaryIO
-    path: Path
-    size: int = 0
-
-    def read(self, size: int, /) -> bytes:
-        try:
-            data = self.unpacked.read(size)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(
-                message(
-                    "data.damaged-tar-gz",
-                    "{file}: damaged gzip file ({problem})",
-                    file=self.path,
-                    problem=error,
-                ),
-                message("data.broken-json.hint", "fetch or unpack it again"),
-            ) from None
-        self.size += len(data)
-        if self.size > RATIO_FREE_BYTES and self.size > MAX_COMPRESSION_RATIO * self.packed.tell():
-            raise DataError(
-                message(
-                    "data.tar-bomb", "{file} unpacks to more than {ratio} times its size: refused",
-                    file=self.path, ratio=MAX_COMPRESSION_RATIO,
-                ),
-                message("data.tar-bomb.hint", "unpack it by hand if you trust it"),
-            )  # fmt: skip
-        return data
-
-
-def _read_plain(stream: BinaryIO, member: TarMember, path: Path, most_bytes: int) -> bytes:
-    _require_size(member, path, most_bytes)
-    return read_exactly(stream, member.size, str(path))
-
-
-def _read_contents(contents: Iterator[bytes], member: TarMember, path: Path, most_bytes: int) -> bytes:
-    _require_size(member, path, most_bytes)
-    return b"".join(contents)
-
-
-def _require_size(member: TarMember, path: Path, most_bytes: int) -> None:
-    if member.size > most_bytes:
-        raise DataError(
-            message(
-                "data.sample-file-too-large", "{file}: {name} has {size:,} bytes, more than the {most:,} that such a file "
-                "may have", file=path, name=member.name, size=member.size, most=most_bytes,
-            ),
-            message("data.tar-bomb.hint", "unpack it by hand if you trust it"),
-        )  # fmt: skip
-
-
-def _read_text(read: ReadMember, place: str) -> str:
-    return decode_text(read(MAX_DOCUMENT_BYTES), place)

@@ -29,7 +29,7 @@ from kovqa_core.data.image_names import outside_image_error, path_below
 from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
 from kovqa_core.data.tables import COLUMN_ALIASES, holds_images, table_notes
 from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
-from kovqa_core.data.tables.webdataset import TAR_SUFFIXES
+from kovqa_core.data.tables.tar_files import TAR_SUFFIXES
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import OutsideNames, find_table_image
