@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.image_formats import IMAGE_SUFFIXES
-from kovqa_core.data.image_memory import image_memory_limit
 from kovqa_core.data.image_names import leads_outside
 from kovqa_core.data.json_values import JsonRecord, JsonValue, decode_json_line
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
@@ -169,6 +168,8 @@ def _iter_samples(
             if prefix:
                 sample.images[extension] = prefix + name
             else:
+                from kovqa_core.data.image_memory import image_memory_limit  # which loads Pillow
+
                 data = read(image_memory_limit())
                 sample.images[extension] = names.choose(name, data)
                 if save_image:
