@@ -129,7 +129,7 @@ def _next_command(folder: Path, task: str = "vqa") -> str:
 
 def print_exported_model(report: ExportReport, *, as_json: bool, quiet: bool) -> None:
     """What was written, and where it says how to load it."""
-    notes: list[str] = [_verified(report.verified)] if report.verified else []
+    notes = [*report.notes, *([_verified(report.verified)] if report.verified else [])]
     note = message(
         "export.written",
         "{step} as {files}; README.md says how to load it",

@@ -10,6 +10,7 @@ import pytest
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.export.export_model import export_checkpoint
 from kovqa_core.models import family
+from kovqa_core.models.export_check import ExportedModel
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import Small
@@ -44,14 +45,14 @@ def test_nothing_is_left_where_numbers_differ_or_the_library_fails(
     step = write_untrained("beit3:vqa", small, tiny_vlm, tmp_path / "step")
     export_of = family.load_family("beit3").export_model
 
-    def export_other_weights(step: Path, folder: Path, options: family.LoadOptions) -> str:
+    def export_other_weights(step: Path, folder: Path, options: family.LoadOptions) -> ExportedModel:
         loading = export_of(step, folder, options)
         weights = load_file(folder / "model.safetensors")
         weights["head.3.bias"] += 0.01
         save_file(weights, folder / "model.safetensors")
         return loading
 
-    def export_without_module(step: Path, folder: Path, options: family.LoadOptions) -> str:
+    def export_without_module(step: Path, folder: Path, options: family.LoadOptions) -> ExportedModel:
         loading = export_of(step, folder, options)
         (folder / "beit3_model.py").write_text("import kovqa_core")
         return loading

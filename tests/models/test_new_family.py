@@ -37,6 +37,7 @@ from kovqa_core.data.example import Answer
 from kovqa_core.data.image_io import open_image
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.config import FamilyConfig
+from kovqa_core.models.export_check import ExportedModel
 from kovqa_core.models.family import FamilyModel, ModelFamily
 from kovqa_core.models.memory import StepMemory
 from kovqa_core.models.token_count import TokenCount
@@ -97,7 +98,7 @@ def load_model(folder, options):
 def export_model(folder, output, options):
     model, processor = load_model(folder, options)
     save_model(model, processor, output)
-    return 'load_file("model.safetensors")\\n'
+    return ExportedModel('load_file("model.safetensors")\\n')
 
 
 def count_text_tokens(processor, examples):

@@ -56,6 +56,8 @@ CASES: dict[str, tuple[str, Sequence[str]]] = {
     "llava lora, checkpointing": ("llava", ("model.train=lora", AGAIN)),
     "llava full": ("llava", ("model.train=full",)),
     "qwen2_5_vl lora": ("qwen2_5_vl", ("model.train=lora",)),
+    "qwen2_5_vl dora": ("qwen2_5_vl", ("model.train=lora", "model.lora.use_dora=true")),
+    "llava dora, bf16": ("llava", ("model.train=lora", "model.dtype=bf16", "model.lora.use_dora=true")),
     "qwen2_5_vl projector, bf16": ("qwen2_5_vl", ("model.train=projector", "model.dtype=bf16")),
 }
 

@@ -60,12 +60,14 @@ class ExportReport:
         folder: what was written.
         files: of the folder, relative to it, sorted.
         verified: what came out of the check, if it was asked for.
+        notes: of the family.
     """
 
     step: Path
     folder: Path
     files: tuple[str, ...]
     verified: VerifyReport | None = None
+    notes: tuple[str, ...] = ()
 
 
 def export_checkpoint(
@@ -134,10 +136,12 @@ def _export_step(
         )
 
     verified: list[VerifyReport] = []
+    notes: list[str] = []
 
     def fill(partial_folder: Path) -> None:
-        loading = write_files(step, partial_folder, options)
-        write_text(partial_folder / "README.md", model_card(step, info, loading))
+        written = write_files(step, partial_folder, options)
+        notes.extend(written.notes)
+        write_text(partial_folder / "README.md", model_card(step, info, written.loading))
         if verify:
             verified.append(verify_export(step, partial_folder, options, on_progress))
 
@@ -145,7 +149,7 @@ def _export_step(
         require_new_folder(folder, _has_our_card)
         write_new_folder(folder, fill, on_progress)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return ExportReport(step, folder, tuple(files), verified[0] if verified else None)
+    return ExportReport(step, folder, tuple(files), verified[0] if verified else None, tuple(notes))
 
 
 def _has_our_card(folder: Path) -> bool:

@@ -35,6 +35,19 @@ class ExportCheck(Generic[ModelType, ProcessorType]):
     code: str
 
 
+@dataclass(frozen=True)
+class ExportedModel:
+    """What a family says of an export it has written.
+
+    Attributes:
+        loading: Python that loads it, for its card.
+        notes: for people.
+    """
+
+    loading: str
+    notes: tuple[str, ...] = ()
+
+
 def one_example_batch(processor: ExampleProcessor, example: Example) -> ModelBatch:
     """A batch of one example that is to be answered, on the CPU."""
     item = processor.encode(example, Path(), train=False, rng=np.random.default_rng(0))

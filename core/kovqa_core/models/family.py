@@ -40,7 +40,7 @@ from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_in
 from kovqa_core.models.closed_folder import error_reason, require_closed_folder
 from kovqa_core.models.config import family_modules
 from kovqa_core.models.explain_functions import ExplainFunctions
-from kovqa_core.models.export_check import ExportCheck
+from kovqa_core.models.export_check import ExportCheck, ExportedModel
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.models.unsupported_options import no_beams_error, no_four_bit_error, one_way_error
 from kovqa_core.models.zero_gradients import zero_of
@@ -190,7 +190,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         new_model: recipe, answer classes -> model, processor, and a note on where its weights came from.
         load_model: checkpoint folder -> model on the CPU, and processor.
         save_model: writes into an empty folder what `load_model` reads, and nothing for resuming.
-        export_model: checkpoint folder, empty folder -> Python that loads what was written, for its card.
+        export_model: checkpoint folder, empty folder -> what to say of what was written into it.
         export_check: how an export is held against its model by the library it was made for; None: it cannot be.
         export_upstream: the same, as the original's own training saves it; None: there is no such form.
         set_decoding: from now on the model answers in this way; None: it has one way only.
@@ -212,9 +212,9 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     new_model: Callable[[Recipe, list[str]], tuple[ModelType, ProcessorType, str]]
     load_model: Callable[[Path, LoadOptions], tuple[ModelType, ProcessorType]]
     save_model: Callable[[ModelType, ProcessorType, Path], None]
-    export_model: Callable[[Path, Path, LoadOptions], str]
+    export_model: Callable[[Path, Path, LoadOptions], ExportedModel]
     export_check: ExportCheck[ModelType, ProcessorType] | None = None
-    export_upstream: Callable[[Path, Path, LoadOptions], str] | None = None
+    export_upstream: Callable[[Path, Path, LoadOptions], ExportedModel] | None = None
     set_decoding: Callable[[ModelType, ProcessorType, DecodingOptions], None] | None = None
     set_class_choices: Callable[[ProcessorType], None] | None = None
     count_foreign_choices: Callable[[ProcessorType, Sequence[Example]], int] | None = None

@@ -49,7 +49,7 @@ from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods
 from kovqa_core.models.config import config_from_recipe
 from kovqa_core.models.explain_functions import ExplainFunctions
-from kovqa_core.models.export_check import ExportCheck
+from kovqa_core.models.export_check import ExportCheck, ExportedModel
 from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
@@ -328,8 +328,8 @@ _ANSWER_CALL, _CAPTION_CALL = (
 )
 
 
-def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
-    """Write a checkpoint under the original's names and shapes, and for kovqa; Python that loads it.
+def export_model(folder: Path, output: Path, options: LoadOptions) -> ExportedModel:
+    """Write a checkpoint under the original's names and shapes, and for kovqa.
 
     `model.safetensors`, `config.json`, `tokenizer.model`, for questions `answers.txt`, and `beit3_model.py`.
     """
@@ -343,7 +343,7 @@ def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
         write_answers(output / "answers.txt", processor.answers)
     shutil.copyfile(Path(__file__).with_name("published_model.py"), output / export_check.MODULE_NAME)
     is_captioner = isinstance(processor, Beit3CaptionProcessor)
-    return _BEIT3_LOADING_CODE.format(call=_CAPTION_CALL if is_captioner else _ANSWER_CALL)
+    return ExportedModel(_BEIT3_LOADING_CODE.format(call=_CAPTION_CALL if is_captioner else _ANSWER_CALL))
 
 
 def count_text_tokens(processor: Beit3Processor, examples: Sequence[Example]) -> TokenCount:

@@ -24,7 +24,7 @@ from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.explain_functions import ExplainFunctions
-from kovqa_core.models.export_check import ExportCheck
+from kovqa_core.models.export_check import ExportCheck, ExportedModel
 from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
@@ -268,12 +268,12 @@ def save_model(model: FusionModel, processor: FusionProcessor, folder: Path) -> 
     file.write_bytes(processor.tokenizer.model_bytes)
 
 
-def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
-    """Write a checkpoint for transformers and timm, and for kovqa; Python that loads it."""
+def export_model(folder: Path, output: Path, options: LoadOptions) -> ExportedModel:
+    """Write a checkpoint for transformers and timm, and for kovqa."""
     model, processor = load_model(folder, options)
     write_config(processor, output)
     write_checkpoint_info(output, read_checkpoint_info(folder))
-    return fusion_export.write_fusion_export(model.net, processor, output)
+    return ExportedModel(fusion_export.write_fusion_export(model.net, processor, output))
 
 
 def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, FusionProcessor]:

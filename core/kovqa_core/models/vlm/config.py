@@ -19,6 +19,7 @@ from kovqa_core.download.hub_copies import find_hub_copy, hub_name_of_path, pars
 from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.messages import Message, message
 from kovqa_core.models.config import FamilyConfig, PinnedSettings
+from kovqa_core.models.vlm.lora_settings import LoraSettings
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.strict_yaml import StrictSettings
@@ -50,17 +51,6 @@ class TuningSettings(StrictSettings):
     def components(self) -> dict[str, str]:
         """Component -> none, lora or full; a quantised model learns through LoRA."""
         return {name: "lora" if mode == "qlora" else mode for name, mode in self.model_dump().items()}
-
-
-class LoraSettings(StrictSettings):
-    """Size of the low-rank updates."""
-
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(
-        (), description="ends of module names, such as q_proj; empty: every linear layer of the component"
-    )
 
 
 class ModelConfig(FamilyConfig):
@@ -125,6 +115,11 @@ class ModelConfig(FamilyConfig):
             raise ValueError("tokens learn with the language model already: leave out tokens")
         if not self.choices and (self.shuffle_choices or self.loss == "letters"):
             raise ValueError("shuffle_choices and loss: letters need choices: true")
+        if self.lora.changes_base and self.train.language == "qlora":
+            raise ValueError(
+                f"lora.init_lora_weights: {self.lora.init_lora_weights} changes the base's weights, which qlora holds in "
+                "4 bits: use true, gaussian or orthogonal, or train: lora"
+            )
         if self.random_init and (
             self.base or self.weights or set(self.train.components.values()) != {"full"}
         ):

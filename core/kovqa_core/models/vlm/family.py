@@ -14,7 +14,6 @@ itself was trained, the whole model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -26,11 +25,11 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
 from kovqa_core.models.byte_tokens import fallback_byte
-from kovqa_core.models.checkpoint_info import read_checkpoint_info, write_checkpoint_info
+from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.models.closed_folder import naming_folder
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.explain_functions import ExplainFunctions
-from kovqa_core.models.export_check import ExportCheck
+from kovqa_core.models.export_check import ExportCheck, ExportedModel
 from kovqa_core.models.family import LoadOptions, ModelFamily
 from kovqa_core.models.token_count import TokenCount, count_tokens
 from kovqa_core.models.vlm import (
@@ -43,9 +42,17 @@ from kovqa_core.models.vlm import (
     template_checks,
     tuning,
 )
-from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model, refuse_unsupported
+from kovqa_core.models.vlm.config import (
+    PROMPT_SETTINGS,
+    ModelConfig,
+    TuningSettings,
+    find_base_model,
+    refuse_unsupported,
+)
 from kovqa_core.models.vlm.explain import item_pixels, score_answer, with_pixels
-from kovqa_core.models.vlm.hf_libraries import save_hf_network, save_hf_processor
+from kovqa_core.models.vlm.hf_export import write_hf_export
+from kovqa_core.models.vlm.hf_libraries import save_hf_network
+from kovqa_core.models.vlm.lora_updates import take_quantised_weights
 from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmProcessor
 from kovqa_core.output_lock import scratch_folder
@@ -75,7 +82,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
         return _new_random_model(config, recipe)
     folder = find_base_model(config.base)
     config = base.pin_base_fingerprint(folder, config)
-    model, processor = _build_vlm(folder, folder, config, recipe.seed)
+    model, processor = _build_vlm(folder, folder, config, None if config.weights else recipe.seed)
     # Of a new model only: what an earlier version trained by such a template still opens.
     with naming_folder(folder):
         template_checks.require_learnable_answers(processor.hf, processor.eos_token_ids)
@@ -104,7 +111,8 @@ def _new_random_model(config: ModelConfig, recipe: Recipe) -> tuple[VlmModel, Vl
 def _require_same_base(step: Path, config: ModelConfig) -> None:
     # Whether that step's code may run does not matter: its weights are read, its base is not opened.
     of_step = _read_vlm_config(step, LoadOptions(trust_remote_code=True))
-    if (of_step.fingerprint, of_step.train) != (config.fingerprint, config.train):
+    same = [(each.fingerprint, each.train, each.lora.scale) for each in (of_step, config)]
+    if same[0] != same[1]:
         raise ModelError(
             message(
                 "vlm.weights-of-another-base",
@@ -113,13 +121,19 @@ def _require_same_base(step: Path, config: ModelConfig) -> None:
             ),
             message(
                 "vlm.weights-of-another-base.hint",
-                "use the same model.base and model.train, or merge it first (kovqa export) and use that as the base",
+                "use the same model.base, model.train and model.lora, or merge it first (kovqa export) and use that as "
+                "the base",
             ),
         )
 
 
 def _build_vlm(
-    weights: Path, processor_folder: Path, config: ModelConfig, seed: int = 0, *, four_bit: bool = False
+    weights: Path,
+    processor_folder: Path,
+    config: ModelConfig,
+    seed: int | None = None,
+    *,
+    four_bit: bool = False,
 ) -> tuple[VlmModel, VlmProcessor]:
     """Model and processor.
 
@@ -127,7 +141,7 @@ def _build_vlm(
         weights: folder of the network.
         processor_folder: folder of tokenizer, image processor and chat template.
         config: what learns.
-        seed: of the low-rank updates.
+        seed: of the low-rank updates; None: they are loaded afterwards.
         four_bit: the language model in 4 bits, as `train: qlora` has it anyway.
     """
     hf = base.load_hf_processor(processor_folder, config)
@@ -139,7 +153,7 @@ def _build_vlm(
     net = base.load_base_network(weights, config, four_bit=four_bit)
     eos_token_ids = base.find_eos_token_ids(net, hf)
     base.set_pad_token(hf, eos_token_ids)
-    net = tuning.apply_tuning(net, config, hf, seed)
+    net = tuning.apply_tuning(net, config, hf, seed or 0, is_new=seed is not None)
     if any(parameter.requires_grad for parameter in net.parameters()):
         # A model may know several ends. The one that the template writes, and training teaches, comes first:
         # it ends the answers of a closed list.
@@ -229,56 +243,28 @@ def _read_vlm_config(folder: Path, options: LoadOptions) -> ModelConfig:
 
 # ------------------------------------------------------------------------------ export
 
-_HF_LOADING_CODE = """\
-from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
-model = AutoModelForImageTextToText.from_pretrained(".", local_files_only=True)
-processor = AutoProcessor.from_pretrained(".", local_files_only=True)
-image = Image.open("image.jpg").convert("RGB")
-content = [{"type": "image", "image": image}, {"type": "text", "text": "무슨 색인가요?"}]
-inputs = processor.apply_chat_template(
-    [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-)
-output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
-print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-"""
-
-
-def export_model(step: Path, folder: Path, options: LoadOptions) -> str:
+def export_model(step: Path, folder: Path, options: LoadOptions) -> ExportedModel:
     """A checkpoint as a plain Hugging Face folder: updates merged into the weights, its processor beside them,
     and for kovqa how questions were put to it.
 
-    Returns:
-        Python that loads it and asks it a question.
+    Of a base in 4 bits its weights are written as it computed with them: what was learned belongs to these, not to the
+    16 bits they were rounded from.
 
     Raises:
-        ModelError: see `load_model`; 4-bit weights cannot be merged without loss.
+        ModelError: see `load_model`.
     """
     model, processor = load_model(step, options)
     if model.config.train.language == "qlora":
-        raise ModelError(
-            message(
-                "vlm.four-bit-base", "{step} has a base in 4 bits: merging would round the updates", step=step
-            ),
-            message(
-                "vlm.four-bit-base.hint",
-                "use the base and {adapter}",
-                adapter=step / tuning.ADAPTER_FOLDER,
-            ),
-        )
-    save_hf_network(tuning.merge_adapter(model.net), folder)
-    save_hf_processor(processor.hf, folder)
-    prompt_settings = model.config.model_dump(include=set(PROMPT_SETTINGS))
-    write_checkpoint_info(folder, replace(read_checkpoint_info(step), model=prompt_settings))
-    return _HF_LOADING_CODE
+        in_16_bits = TuningSettings(**{**model.config.train.model_dump(), "language": "lora"})
+        merged, _ = _load_with_config(step, model.config.model_copy(update={"train": in_16_bits}))
+        take_quantised_weights(merged.net, model.net)
+        model = merged
+    return write_hf_export(model, processor, step, folder)
 
 
-def export_upstream(step: Path, folder: Path, options: LoadOptions) -> str:
+def export_upstream(step: Path, folder: Path, options: LoadOptions) -> ExportedModel:
     """A checkpoint of LLaVA's shape as `mm_projector.bin` and `config.json`.
-
-    Returns:
-        Python that reads the weights.
 
     Raises:
         ModelError: see `load_model`; another shape; more was trained than these files hold.
@@ -300,7 +286,7 @@ def export_upstream(step: Path, folder: Path, options: LoadOptions) -> str:
     imported = read_checkpoint_info(find_base_model(str(config.base))).imported
     vision_tower = str(imported["vision_tower"]) if "vision_tower" in imported else None
     net = tuning.merge_adapter(model.net)
-    return export_llava.write_llava_projector(net, processor.hf, vision_tower, folder)
+    return ExportedModel(export_llava.write_llava_projector(net, processor.hf, vision_tower, folder))
 
 
 def count_text_tokens(processor: VlmProcessor, examples: Sequence[Example]) -> TokenCount:

@@ -134,11 +134,15 @@ def _count_step_memory(
     with_autocast = by.product_bytes == 2
     # peft's copy of the text table with the trained rows, and its gradient.
     token_rows = 2.0 * frozen_bytes * text.vocab_size * text.width * bool(config.tokens)
+    # peft makes the whole update of a weight anew in every pass, by way of an identity: the largest is counted.
+    dora = 4.0 * (text.ffn_width**2 + 2 * text.width * text.ffn_width) * config.lora.use_dora
     return StepMemory(
         weights=4.0 * weights.trainable + frozen_bytes * frozen + _NF4_BYTES * weights.quantised,
         parameters=weights.total + weights.updates,
         learned=weights.trainable,
-        casts=2.0 * (weights.trainable + (frozen if frozen_bytes == 4 else 0)) * with_autocast + token_rows,
+        casts=2.0 * (weights.trainable + (frozen if frozen_bytes == 4 else 0)) * with_autocast
+        + token_rows
+        + dora,
         activations=text.layers * language_layer + vision.layers * vision_layer + projector,
         checkpointed=text.layers * tokens * text.width * stream_bytes + vision_layer + projector,
         layer=max(language_layer, vision_layer),
@@ -168,6 +172,11 @@ def _language_layer_bytes(
         mask = (4 if by.is_cpu else 1) if config.lora.dropout else 0
         shared = p == 4 and not config.lora.dropout  # three read the same input, which is kept once
         activations += (p + mask) * (adapted if not shared else adapted - 3 * width)
+        if config.lora.use_dora:
+            # Each length learns by what its row gave, base and update apart.
+            outputs = {**input_widths, "q_proj": attention, "k_proj": attention, "v_proj": attention, "o_proj": width,
+                       "gate_proj": ffn_width, "up_proj": ffn_width, "down_proj": width}  # fmt: skip
+            activations += 2 * p * sum(n for name, n in outputs.items() if _gets_lora(name, config))
     return activations
 
 
@@ -225,6 +234,7 @@ def _count_weights(shapes: TensorShapes, config: ModelConfig) -> WeightCounts:
             trainable += numbers
         elif mode == "lora" and is_linear and _gets_lora(module, config):
             updates += config.lora.rank * sum(shape)  # B [out, r] and A [r, in]
+            updates += shape[0] * config.lora.use_dora  # a length for each row
         if component == "language" and config.train.language == "qlora" and is_linear:
             quantised += numbers
     return WeightCounts(total, trainable + updates, updates, quantised)

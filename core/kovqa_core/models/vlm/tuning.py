@@ -15,6 +15,15 @@ from kovqa_core.messages import message
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import peft
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor, HfTokenizer
+from kovqa_core.models.vlm.lora_updates import (
+    begin_with_base,
+    initial_updates,
+    join_initial_updates,
+    joined_settings,
+    merge_updates,
+    split_initial_updates,
+    take_out_updates,
+)
 from kovqa_core.models.vlm.memory import component_of
 
 ADAPTER_FOLDER, TRAINED_FILE = "adapter", "trained.safetensors"
@@ -43,8 +52,17 @@ Merge everything into a plain Hugging Face folder instead:
 """
 
 
-def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, seed: int) -> HfNetwork:
+def apply_tuning(
+    net: HfNetwork, config: ModelConfig, processor: HfProcessor, seed: int, *, is_new: bool = True
+) -> HfNetwork:
     """The network with what learns set free, in fp32, and low-rank updates in place.
+
+    Args:
+        net: the base model.
+        config: what learns, and how.
+        processor: its processor, whose tokenizer knows `config.tokens`.
+        seed: of the updates.
+        is_new: draw the updates; else they are loaded afterwards, and what they begin with costs nothing.
 
     Raises:
         SettingsError: a target of `lora.targets` or a token of `tokens` does not exist.
@@ -55,6 +73,8 @@ def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, se
     with torch.random.fork_rng(devices=[]):  # the same updates in every process and on every resume
         torch.manual_seed(seed)
         tuned = net if adapter is None else peft.get_peft_model(net, adapter)
+        if adapter is not None and is_new and config.lora.changes_base:
+            begin_with_base(tuned, str(config.lora.init_lora_weights))
     frozen_dtype = torch.float32 if config.dtype == "fp32" else torch.bfloat16
     # Of `net`, not of peft's wrapper around it: it holds the same parameters, under names without a prefix.
     for name, parameter in net.named_parameters():
@@ -152,6 +172,10 @@ def _adapter_config(net: HfNetwork, config: ModelConfig, processor: HfProcessor)
             r=config.lora.rank,
             lora_alpha=config.lora.alpha,
             lora_dropout=config.lora.dropout,
+            use_dora=config.lora.use_dora,
+            use_rslora=config.lora.use_rslora,
+            # See `begin_with_base` for the others.
+            init_lora_weights=True if config.lora.changes_base else config.lora.init_lora_weights,
             target_modules=targets,
             trainable_token_indices={"embed_tokens": token_ids} if token_ids else None,
         )
@@ -228,6 +252,10 @@ def save_trained_weights(net: HfNetwork, folder: Path) -> None:
         settings = read_json(folder / ADAPTER_FOLDER / "adapter_config.json")
         # peft keeps the targets in a set, whose order differs in every process: equal runs, equal files
         ordered = {k: sorted(v) if k == "target_modules" else v for k, v in settings.items()}
+        if initial := initial_updates(net):
+            file = folder / ADAPTER_FOLDER / "adapter_model.safetensors"
+            save_file(join_initial_updates(load_file(file), initial), file, metadata={"format": "pt"})
+            ordered |= joined_settings(settings)
         write_json(folder / ADAPTER_FOLDER / "adapter_config.json", ordered)
     trained = {name: p.detach().contiguous() for name, p in trained_parameters(net).items()}
     if trained:
@@ -251,7 +279,10 @@ def load_trained_weights(net: HfNetwork, folder: Path) -> None:
             tensors = load_file(folder / ADAPTER_FOLDER / "adapter_model.safetensors")
             expected = peft.get_peft_model_state_dict(net, save_embedding_layers=False)
             _require_same_names(tensors, expected, folder)
+            tensors, initial = split_initial_updates(tensors, net)
             peft.set_peft_model_state_dict(net, tensors)
+            if initial:
+                take_out_updates(net, initial)
         trained = trained_parameters(net)
         if trained:
             tensors = load_file(folder / TRAINED_FILE)
@@ -286,4 +317,4 @@ def _require_same_names(tensors: Mapping[str, Tensor], expected: Mapping[str, Te
 
 def merge_adapter(net: HfNetwork) -> HfNetwork:
     """The network with its low-rank updates added to the weights: a plain model again."""
-    return net.merge_and_unload() if has_adapter(net) else net
+    return merge_updates(net)[0]
