@@ -108,6 +108,8 @@ def take_out_updates(net: nn.Module, factors: Mapping[str, Tensor]) -> None:
         net: with updates in place.
         factors: as of `initial_updates`.
 
+    Raises:
+        SettingsError: a base in 4 bits, out of which nothing can be taken.
     """
     for name, layer in lora_layers(net):
         weight = layer.get_base_layer().weight
