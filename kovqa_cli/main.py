@@ -26,6 +26,7 @@ from kovqa_cli.commands import (
     export_model,
     import_model,
     index,
+    models,
     predict,
     profiles,
     recipes,
@@ -67,6 +68,7 @@ app.command("benchmark")(benchmark.benchmark)
 app.command("serve")(serve.serve)
 app.command("view")(view.view)
 app.add_typer(profiles.profiles_app, name="profiles")
+app.command("models")(models.models)
 app.add_typer(recipes.recipes_app, name="recipes")
 app.add_typer(runs.runs_app, name="runs")
 app.command("doctor")(doctor.doctor)

@@ -18,7 +18,7 @@ from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.config import FamilyConfig, family_modules, read_checkpoint_config
 from kovqa_core.models.device_memory import free_memory
 from kovqa_core.models.family import load_family
-from kovqa_core.models.memory import ElementSize, StepMemory, recipe_step_memory
+from kovqa_core.models.memory import ElementSize, StepMemory, answer_bytes, recipe_step_memory
 from kovqa_core.runs.folder import is_huggingface_folder
 from kovqa_core.settings.run import Run
 
@@ -84,17 +84,6 @@ def _row_bytes(folder: Path, info: CheckpointInfo, precision: str) -> float | No
 def _writes(family: str, task: str) -> bool:
     """Does it write answers token by token?"""
     return task == "caption" or load_family(family).set_decoding is not None
-
-
-def answer_bytes(step: StepMemory, *, writes: bool) -> float:
-    """What one example needs without gradients, by the count of a training step, from above.
-
-    Args:
-        step: of the model.
-        writes: are keys and values of all layers kept? What checkpointing keeps of a layer is at least as large.
-    """
-    kept = step.checkpointed if writes else 0.0
-    return kept + step.layer + step.temporary + step.logits
 
 
 def evaluation_batch(run: Run) -> int:

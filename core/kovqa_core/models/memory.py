@@ -97,6 +97,17 @@ def recipe_step_memory(recipe: Recipe, classes: int | None, by: ElementSize) -> 
     return count(recipe_model_config(recipe), recipe.task, classes, by)
 
 
+def answer_bytes(step: StepMemory, *, writes: bool) -> float:
+    """What one example needs without gradients, by the count of a training step, from above.
+
+    Args:
+        step: of the model.
+        writes: are keys and values of all layers kept? What checkpointing keeps of a layer is at least as large.
+    """
+    kept = step.checkpointed if writes else 0.0
+    return kept + step.layer + step.temporary + step.logits
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Memory of one process at its fullest, in bytes.

@@ -94,12 +94,8 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
             message("vlm.no-memory-of-random", "its small model is made of the index when training starts")
         )
     folder = find_base_model(config.base)
-    by = ElementSize(2, by.is_cpu) if config.dtype == "bf16" else by
     try:
-        hf_config = read_json(folder / "config.json")
-        text = _text_dimensions(hf_config.get("text_config", hf_config))
-        vision = _vision_dimensions(hf_config, config.max_pixels)
-        weights = _count_weights(_read_tensor_shapes(folder), config)
+        return count_step_memory(config, read_json(folder / "config.json"), _read_tensor_shapes(folder), by)
     except (KeyError, TypeError) as error:
         raise ModelError(
             message(
@@ -109,16 +105,33 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
                 key=error,
             )
         ) from None
-    return _count_step_memory(config, text, vision, weights, by)
 
 
-def _count_step_memory(
+def count_step_memory(
     config: ModelConfig,
-    text: TextDimensions,
-    vision: VisionDimensions,
-    weights: WeightCounts,
+    hf_config: Mapping[str, Any],
+    shapes: TensorShapes,
     by: ElementSize,
+    *,
+    learns: bool = True,
 ) -> StepMemory:
+    """What one training step holds of a base of which only its `config.json` and the shapes of its tensors are known.
+
+    Args:
+        config: of the model; its base is not looked at.
+        hf_config: the base's `config.json`.
+        shapes: of the base's tensors.
+        by: as of `step_memory`.
+        learns: False: it only answers, and holds no low-rank updates.
+
+    Raises:
+        KeyError: `hf_config` does not name a dimension.
+    """
+    by = ElementSize(2, by.is_cpu) if config.dtype == "bf16" else by
+    text = _text_dimensions(hf_config.get("text_config", hf_config))
+    vision = _vision_dimensions(hf_config, config.max_pixels)
+    weights = _count_weights(shapes, config)
+    weights = weights if learns else weights._replace(trainable=0, updates=0)
     tokens = min(config.max_text, vision.tokens + TYPICAL_TEXT_TOKENS)
     frozen_bytes = 4 if config.dtype == "fp32" else 2
     trained_as_is = weights.trainable - weights.updates
