@@ -63,6 +63,7 @@ FLAGS = {
     "profiles new": "--from --set --force --json --quiet -q",
     "profiles detect": "--output -o --force --json --quiet -q",
     "profiles schema": "",
+    "models": "--gpu-memory --json --quiet -q",
     "recipes": "--json --quiet -q",
     "recipes show": "--json",
     "recipes new": "--from --set --force --json --quiet -q",

@@ -191,8 +191,8 @@ def find_base_model(name: str | None) -> Path:
             message("vlm.no-base", "no base model named"),
             message(
                 "vlm.no-base.hint",
-                "give a folder or OWNER/NAME of the Hugging Face hub: --set model.base=NAME (to try "
-                "without one: recipe tiny-vlm-scratch)",
+                "give a folder or OWNER/NAME of the Hugging Face hub: --set model.base=NAME (which ones fit: "
+                "kovqa models; to try without one: recipe tiny-vlm-scratch)",
             ),
         )
     path = _find_base(name)
