@@ -67,7 +67,7 @@ class VlmModel(FamilyModel):
         positions = labels.shape[1] - first_label + 1
         inputs = self.host_values.training_inputs(inputs, host)
         with self._autocast(), self.host_values.of(host):
-            logits = self.net(**inputs, use_cache=False, logits_to_keep=positions).logits
+            logits = self._last_logits(inputs, positions)
         rows = len(batch.ids) + len(batch.left_out)
         logits, labels = logits[:, :-1], labels[:, first_label:]
         if self.config.loss == "letters":
@@ -106,6 +106,11 @@ class VlmModel(FamilyModel):
                 of_letters.masked_fill(absent, -torch.inf), expected, reduction="sum"
             )
         return total / rows
+
+    def _last_logits(self, inputs: PromptTensors, positions: int) -> Tensor:
+        """Logits of the last positions, [B, positions, V]; some classes make those of all whatever they are asked for."""
+        logits: Tensor = self.net(**inputs, use_cache=False, logits_to_keep=positions).logits
+        return logits[:, -positions:]
 
     def _touch_unused(self, loss: Tensor) -> Tensor:
         """The same loss as a function of every parameter that learns.
@@ -208,8 +213,7 @@ class VlmModel(FamilyModel):
         first = int(starts.min())
         positions = (starts - first)[:, None] + torch.arange(max(map(len, answers)))
         with self._answering(rows):
-            kept = rows["input_ids"].shape[1] - first
-            logits = self.net(**inputs, use_cache=False, logits_to_keep=kept).logits
+            logits = self._last_logits(inputs, rows["input_ids"].shape[1] - first)
         return logits.gather(1, positions.to(device)[..., None].expand(-1, -1, logits.shape[-1]))
 
     def _host_prompts(self, batch: ModelBatch) -> PromptTensors:
