@@ -50,7 +50,7 @@ test-lowest:
 	$(LOWEST)/bin/python -m pytest -n auto --dist loadgroup --ignore tests/test_layers.py  # import-linter wants a newer rich
 
 soak: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults tests/fuzz tests/train tests/distributed tests/slurm tests/hosts -m soak
+	$(BIN)/python -m pytest tests/faults tests/fuzz tests/train tests/distributed tests/slurm tests/hosts tests/bench -m soak
 
 N ?= 1000
 CASE ?=

@@ -44,7 +44,7 @@ _TINY_FIELDS: tuple[tuple[str, object], ...] = (
     (r"num_experts_per_tok|moe_topk|moe_k", 2),
     (r"n_shared_experts|moe_num_shared_experts|n_group|topk_group", 1),
     (r"first_k_dense_replace", 1),
-    (r"sliding_window(_size)?|attention_chunk_size", 24),
+    (r"attention_chunk_size", 24),
     (r"max_position_embeddings", 512),
     (r"query_pre_attn_scalar", HEAD_WIDTH),
     (r"vision_feature_layer", -1),
@@ -72,14 +72,23 @@ def tiny_config(model_type: str, facts: ClassFacts, processor: Any) -> Any:
         section = values
         for parent in parents:
             section = section.setdefault(parent, {})
-        if isinstance(value, str) and value.startswith("id:"):
-            value = processor.tokenizer.convert_tokens_to_ids(value[3:])
-        if value is None and name in section:
-            del section[name]
+        if value is None:
+            section.pop(name, None)
         else:
-            section[name] = value
+            section[name] = _with_token_ids(value, processor.tokenizer)
     values.pop("architectures", None)
     return type(default).from_dict(values)
+
+
+def _with_token_ids(value: Any, tokenizer: Any) -> Any:
+    """The same value with the numbers of tokens for their names: `id:<image>`."""
+    if isinstance(value, str) and value.startswith("id:"):
+        return tokenizer.convert_tokens_to_ids(value.removeprefix("id:"))
+    if isinstance(value, list):
+        return [_with_token_ids(each, tokenizer) for each in value]
+    if isinstance(value, dict):
+        return {name: _with_token_ids(each, tokenizer) for name, each in value.items()}
+    return value
 
 
 def _scaled(values: Mapping[str, Any], processor: Any) -> dict[str, Any]:
@@ -96,13 +105,19 @@ def _scaled(values: Mapping[str, Any], processor: Any) -> dict[str, Any]:
             scaled[name] = _scaled(value, processor)
         elif name in _LAYER_LISTS and value:
             kinds = list(dict.fromkeys(value))
-            scaled[name] = (kinds * layers)[:layers] if name == "layer_types" else kinds + kinds[-1:] * (layers - len(kinds))
+            scaled[name] = (
+                (kinds * layers)[:layers]
+                if name == "layer_types"
+                else kinds + kinds[-1:] * (layers - len(kinds))
+            )
         elif name == "vocab_size":
             scaled[name] = len(processor.tokenizer)
         elif re.search(r"_token_(id|index)$|^image_patch_id$", name):
             scaled[name] = _token_id(name, value, processor)
         elif isinstance(value, int | float | list | tuple) and not isinstance(value, bool):
             scaled[name] = _tiny_value(name, value)
+    if scaled.get("sliding_window"):  # narrow only beside layers that see everything
+        scaled["sliding_window"] = 24 if len(set(values.get("layer_types") or ())) > 1 else 512
     if "num_hidden_layers" in scaled and layers > LAYERS:
         scaled["num_hidden_layers"] = layers
     return scaled
@@ -180,8 +195,20 @@ def special_tokens_of(processor: Any) -> tuple[list[str], dict[str, str]]:
     source = inspect.getsource(processor)
     literals = re.findall(r"""["'](<[^\s<>'"]+>|<\|[^'"]+\|>|\[[A-Z_]+\])["']""", source)
     attributes = set(re.findall(r"tokenizer(?:, [\"']|\.)(\w+_token)(?:_id)?\b", source))
-    attributes -= {"add_bos_token", "add_eos_token", "bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"}
-    return list(dict.fromkeys(literals)), {name: f"<{name.removesuffix('_token')}>" for name in sorted(attributes)}
+    attributes -= {
+        "add_bos_token",
+        "add_eos_token",
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "unk_token",
+        "sep_token",
+        "cls_token",
+        "mask_token",
+    }
+    return list(dict.fromkeys(literals)), {
+        name: f"<{name.removesuffix('_token')}>" for name in sorted(attributes)
+    }
 
 
 def tiny_tokenizer(texts: tuple[str, ...], processor: Any, facts: ClassFacts) -> Any:
@@ -218,7 +245,9 @@ def tiny_image_processor(kind: Any, given: Mapping[str, Any]) -> Any:
     for name, value in (("patch_size", PATCH_SIDE), ("image_grid_pinpoints", [[32, 32], [32, 64], [64, 32]]),
                         ("min_pixels", 32 * 32), ("max_pixels", 48 * 48)):  # fmt: skip
         if getattr(default, name, None) is not None:
-            tiny[name] = _tiny_size(value) if name == "patch_size" and isinstance(default.patch_size, dict) else value
+            tiny[name] = (
+                _tiny_size(value) if name == "patch_size" and isinstance(default.patch_size, dict) else value
+            )
     if isinstance(getattr(default, "patch_size", None), int | list | tuple):
         tiny["patch_size"] = PATCH_SIDE
     elif getattr(default, "patch_size", None) is not None:
@@ -282,7 +311,9 @@ def write_tiny_model(model_type: str, folder: Path, texts: tuple[str, ...]) -> A
                 parameter.normal_(0, 0.15)
     tokenizer = processor.tokenizer
     net.generation_config = hf.GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
     )
     net.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -23,7 +23,7 @@ from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.family import DEFAULT_LOADING, LoadOptions
 from kovqa_core.models.vlm import generation
 from kovqa_core.models.vlm.family import export_model
-from kovqa_core.models.vlm.hf_libraries import transformers
+from kovqa_core.models.vlm.hf_libraries import peft, transformers
 from kovqa_core.models.vlm.model import VlmModel, answer_loss
 from kovqa_core.models.vlm.processor import VlmProcessor
 from kovqa_core.runs.folder import follow_pointer
@@ -75,29 +75,30 @@ def try_class(model_type: str, index: Path, folder: Path) -> Trial:
     base = folder / "base"
     try:
         texts = tuple(f"{e.question} {' '.join(e.answers)}" for e in open_index(index).split("train"))
-        _note(trial, "", lambda: _write(trial, base, texts))
+        _note(trial, folder, "", lambda: _write(trial, base, texts))
         if trial.reason:
             return trial
         examples, images = _examples_of_all_shapes(index, folder / "images")
         answers = _Answers(base, examples, images)
-        _note(trial, "answers", answers.require_seeing)
+        _note(trial, folder, "answers", answers.require_seeing)
         if "answers" in trial.held:
-            _note(trial, "batch = alone", answers.require_equal_alone)
+            _note(trial, folder, "batch = alone", answers.require_equal_alone)
         runs = _Runs(base, index, folder, examples, images)
-        _note(trial, "trains", runs.train)
+        _note(trial, folder, "trains", runs.train)
         if "trains" in trial.held:
-            _note(trial, "resumes", runs.resume)
-            _note(trial, "merges", runs.merge)
+            _note(trial, folder, "resumes", runs.resume)
+            _note(trial, folder, "merges", runs.merge)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return trial
 
 
-def _note(trial: Trial, step: str, check: Callable[[], None]) -> None:
+def _note(trial: Trial, folder: Path, step: str, check: Callable[[], None]) -> None:
     try:
         check()
     except KovqaError as error:
-        reason, refused = str(error.message), True
+        # Said without the folder's name, which is another one each time.
+        reason, refused = str(error.message).replace(f"{folder / 'base'}", "MODEL"), True
     except Failed as error:
         reason, refused = str(error), False
     except Exception as error:  # of a library: what kovqa should have said before
@@ -125,7 +126,9 @@ def _examples_of_all_shapes(index: Path, folder: Path) -> tuple[list[Example], P
     folder.mkdir(parents=True)
     reshaped = []
     for example, size in zip(list(opened.split("val"))[:4], _IMAGE_SIZES, strict=True):
-        Image.open(opened.images / example.image).convert("RGB").resize(size).save(folder / f"{example.id}.png")
+        Image.open(opened.images / example.image).convert("RGB").resize(size).save(
+            folder / f"{example.id}.png"
+        )
         reshaped.append(replace(example, image=f"{example.id}.png"))
     return reshaped, folder
 
@@ -178,7 +181,9 @@ class _Answers:
 class _Runs:
     """Runs of a few steps."""
 
-    def __init__(self, base: Path, index: Path, folder: Path, examples: Sequence[Example], images: Path) -> None:
+    def __init__(
+        self, base: Path, index: Path, folder: Path, examples: Sequence[Example], images: Path
+    ) -> None:
         self._base, self._index, self._folder = base, index, folder
         self._examples, self._images = examples, images
 
@@ -189,10 +194,15 @@ class _Runs:
         model, processor = family.read_model_folder(_last_step(self._whole), "vqa")
         assert isinstance(model, VlmModel) and isinstance(processor, VlmProcessor)
         self._model, self._processor = model.eval(), processor
+        saved = load_file(_last_step(self._whole) / "adapter" / "adapter_model.safetensors")
+        loaded = peft.get_peft_model_state_dict(model.net, save_embedding_layers=False)
+        if any(not torch.equal(saved[name], loaded[name]) for name in saved):
+            raise Failed("what was saved is not what is loaded")
         items = _encode(processor, self._examples, self._images, train=True)
         batch = processor.collate(items)
         with torch.no_grad():
             self._require_loss(batch, [processor.collate([item]) for item in items])
+            self._require_causal(batch)
 
     def _require_loss(self, batch: ModelBatch, rows: Sequence[ModelBatch]) -> None:
         """The loss of a batch is that of its rows, and of the logits of all positions."""
@@ -208,6 +218,21 @@ class _Runs:
         if abs(ours - plain) > _LOSS_TOLERANCE * abs(plain):
             raise Failed(f"the loss is {ours:.6f}, that of all logits {plain:.6f}")
 
+    def _require_causal(self, batch: ModelBatch) -> None:
+        """What predicts an answer's first token does not see the answer."""
+        inputs = {n: t for n, t in batch.tensors.items() if n not in ("labels", "prompt_lengths")}
+        starts = batch.tensors["prompt_lengths"]
+        others = inputs["input_ids"].clone()
+        for row, start in enumerate(starts):
+            others[row, start] = (others[row, start] + 1) % 256  # a letter for a letter
+        first, second = (
+            self._model.net(**{**inputs, "input_ids": ids}, use_cache=False).logits
+            for ids in (inputs["input_ids"], others)
+        )
+        rows = torch.arange(len(starts))
+        if (first[rows, starts - 1] - second[rows, starts - 1]).abs().max() > _LOGIT_TOLERANCE:
+            raise Failed("an answer is seen before it is predicted")
+
     def resume(self) -> None:
         """Stopped and taken up again, a run has the same losses and weights."""
         resumed = self._run("resumed")
@@ -219,7 +244,8 @@ class _Runs:
         else:
             raise Failed("the run did not stop")
         weights = [
-            load_file(_last_step(run) / "adapter" / "adapter_model.safetensors") for run in (self._whole, resumed)
+            load_file(_last_step(run) / "adapter" / "adapter_model.safetensors")
+            for run in (self._whole, resumed)
         ]
         if not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0]):
             raise Failed("resumed, a run ends with other weights")

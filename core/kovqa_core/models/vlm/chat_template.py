@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from PIL import Image
 
 from kovqa_core.data.question_prompts import build_prompt
-from kovqa_core.errors import ModelError
+from kovqa_core.errors import DataError, ModelError
 from kovqa_core.messages import message
 from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, HfTokenizer
 
 _SHOWN_TOKENS = 3  # of a difference, in an error
+# Processors that ask where letters lie among tokens, which sanitised texts do not tell (docs/surprises.md).
+_UNSANITISED_PROCESSORS = ("Idefics3Processor",)
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,45 @@ def with_answer(turns: Sequence[ChatTurn], answer: str) -> list[ChatTurn]:
 
 def template_arguments(processor: HfProcessor, **arguments: object) -> dict[str, object]:
     """Arguments of every `apply_chat_template`."""
+    # Named, for some processors know only a template of their own and not their tokenizer's.
+    template = find_chat_template(processor)
     # A model that thinks would write its thoughts before the answer, and use up the budget of tokens (L29).
-    thinking = {"enable_thinking": False} if "enable_thinking" in find_chat_template(processor) else {}
+    thinking = {"enable_thinking": False} if "enable_thinking" in template else {}
     # A question that holds `<image>` or `<|im_end|>` is text, not a token of the model's own (L30).
-    return {"tokenize": True, "return_dict": True, "sanitize_control_tokens": True, **thinking, **arguments}
+    return {
+        "tokenize": True,
+        "return_dict": True,
+        "chat_template": template,
+        "sanitize_control_tokens": _sanitises(processor),
+        **thinking,
+        **arguments,
+    }
+
+
+def _sanitises(processor: HfProcessor) -> bool:
+    return type(processor).__name__ not in _UNSANITISED_PROCESSORS
+
+
+def require_plain_text(processor: HfProcessor, turns: Sequence[ChatTurn]) -> None:
+    """See that texts hold no token of the model's own, where its processor would take them for one.
+
+    Raises:
+        DataError: one does.
+    """
+    if _sanitises(processor):
+        return
+    text = " ".join(part["text"] for turn in turns for part in turn["content"] if part["type"] == "text")
+    own = {*processor.tokenizer.all_special_tokens, *processor.tokenizer.get_added_vocab()}
+    found = min((token for token in own if token in text), default=None)
+    if found is not None:
+        raise DataError(
+            message(
+                "vlm.text-holds-token",
+                "the text holds {token!r}, which the base model's processor would take for a token of its own",
+                token=found,
+            ),
+            message("vlm.text-holds-token.hint", "write it in another way"),
+        )
 
 
 def find_chat_template(processor: HfProcessor) -> str:

@@ -36,6 +36,7 @@ from kovqa_core.models.token_count import TokenCount, count_tokens
 from kovqa_core.models.vlm import (
     base,
     chat_template,
+    class_checks,
     export_check,
     export_llava,
     from_scratch,
@@ -145,6 +146,7 @@ def _build_vlm(
         seed: of the low-rank updates; None: they are loaded afterwards.
         four_bit: the language model in 4 bits, as `train: qlora` has it anyway.
     """
+    class_checks.require_chat_class(weights)
     hf = base.load_hf_processor(processor_folder, config)
     with naming_folder(processor_folder):
         template_checks.require_image_chat(hf)  # before the weights, which may take minutes

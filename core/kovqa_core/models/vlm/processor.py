@@ -20,6 +20,7 @@ from kovqa_core.errors import DataError, KovqaError, ModelError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.closed_folder import error_reason
 from kovqa_core.models.vlm import chat_template
 from kovqa_core.models.vlm.chat_template import AnswerTokens
 from kovqa_core.models.vlm.choice_scores import BLANK_PREFIX
@@ -93,6 +94,7 @@ class VlmProcessor:
             turns = chat_template.user_message(
                 to_nfc(example.question), instruction, image, choices, to_nfc(example.context)
             )
+            chat_template.require_plain_text(self.hf, turns)
             if max(image.size) > _LONG_ASPECT_RATIO * min(image.size):
                 self._require_processable(VlmItem(example.id, turns, None, example.choices), image)
             if not train:
@@ -103,6 +105,7 @@ class VlmProcessor:
                 text = "" if number is None else CHOICE_LETTERS[number]
             if not text:
                 return VlmItem(example.id, [], None)
+            chat_template.require_plain_text(self.hf, chat_template.with_answer([], text))
             answer = chat_template.tokenize_answer(self.hf, turns, text, self.eos_token_ids)
             return VlmItem(example.id, chat_template.with_answer(turns, text), answer, choices)
         except KovqaError as error:
@@ -162,12 +165,28 @@ class VlmProcessor:
         """What the base model's processor makes of chats: token ids [B, N], and images in a shape of its own."""
         if not rows:
             return {}
-        processed = self.hf.apply_chat_template(
-            [row.turns for row in rows],
-            return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": "right"},
-            **chat_template.template_arguments(self.hf, add_generation_prompt=rows[0].answer is None),
-        )
+        try:
+            processed = self.hf.apply_chat_template(
+                [row.turns for row in rows],
+                return_tensors="pt",
+                processor_kwargs={"padding": True, "padding_side": "right"},
+                **chat_template.template_arguments(self.hf, add_generation_prompt=rows[0].answer is None),
+            )
+        except ValueError as error:
+            if len(rows) == 1:
+                raise
+            raise ModelError(
+                message(
+                    "vlm.rows-not-together",
+                    "the base model's processor cannot put {count} rows into one batch ({reason})",
+                    count=len(rows),
+                    reason=error_reason(error),
+                ),
+                message(
+                    "vlm.rows-not-together.hint",
+                    "use images of one shape, or take one row at a time",
+                ),
+            ) from error
         return {name: value for name, value in processed.items() if isinstance(value, Tensor)}
 
 

@@ -280,7 +280,10 @@ def load_trained_weights(net: HfNetwork, folder: Path) -> None:
             expected = peft.get_peft_model_state_dict(net, save_embedding_layers=False)
             _require_same_names(tensors, expected, folder)
             tensors, initial = split_initial_updates(tensors, net)
-            peft.set_peft_model_state_dict(net, tensors)
+            # Not by peft's own function: it renames weights as if they were of an older release, and passes over those
+            # that have no place under their new names without a word (docs/surprises.md). These are the parameters.
+            for name, parameter in expected.items():
+                parameter.copy_(tensors[name])
             if initial:
                 take_out_updates(net, initial)
         trained = trained_parameters(net)
