@@ -165,7 +165,23 @@ class _Answers:
 
     def _first_logits(self, example: Example) -> torch.Tensor:
         batch = self._processor.collate(_encode(self._processor, [example], self._images, train=False))
-        return generation._first_token_logits(self._model.generator, self._model.prompts(batch)).nan_to_num()
+        recorded: list[torch.Tensor] = []
+
+        def record(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            recorded.append(scores.nan_to_num())
+            return scores
+
+        # Through `generate`, as answers are: it may pass an image on in its own way.
+        generation.generate_tokens(
+            self._model.generator,
+            self._model.prompts(batch),
+            max_new_tokens=1,
+            do_sample=False,
+            logits_processor=[record],
+        )
+        if not recorded:
+            raise Failed("its `generate` calls no logits processor")
+        return recorded[0]
 
     @torch.inference_mode()
     def require_equal_alone(self) -> None:
