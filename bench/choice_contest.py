@@ -1,6 +1,6 @@
 """A contest of questions with a context, three choices, one of them "unknown": train, abstain, submit.
 
-    python bench/choice_contest.py WORK [--by text|letter] [--steps 1500] [--images 2000]
+    python bench/choice_contest.py WORK [--by text|letter] [--steps 900] [--images 6000]
 
 In the form of the Korean contests on bias after BBQ: columns ID, image, context, question, choices (a Python list) and
 answer. Each row is about a drawn scene of the demo: "what colour is the star?", with the star's colour, another colour and
@@ -27,8 +27,8 @@ from kovqa_core.demo.questions import attach_particle
 from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, make_scene, paint_scene
 
 UNKNOWN = ("알 수 없음", "판단할 수 없음", "모름")  # one row says it in this way, another in that
-AMBIGUOUS = {"train": 0.15, "val": 0.5, "test": 0.5}
-MOST_THINGS = 3
+AMBIGUOUS = {"train": 0.2, "val": 0.5, "test": 0.5}
+MOST_THINGS = 2
 SIDE = 64  # pixels of an image
 TEXT_WAYS = ("--set", "model.choices=false")
 LETTER_WAYS = (
@@ -97,7 +97,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, object]], columns: Sequence[s
 def write_contest(folder: Path, images: int) -> None:
     """Tables of the contest: what is given, the test's questions, the sample, and the truth."""
     (folder / "images").mkdir(parents=True)
-    sizes = {"train": images, "val": images // 6, "test": images // 6}
+    sizes = {"train": images, "val": images // 12, "test": images // 12}
     rows = {split: list(contest_rows(folder, split, count)) for split, count in sizes.items()}
     asked = ["ID", "image", "context", "question", "choices"]
     write_csv(folder / "train.csv", [*rows["train"], *rows["val"]], [*asked, "answer", "split"])
@@ -127,8 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--by", choices=("text", "letter"), default="text")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--images", type=int, default=6000)
     words = parser.parse_args()
     work: Path = words.work
     if not (work / "truth.csv").exists():

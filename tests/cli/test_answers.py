@@ -76,6 +76,17 @@ def test_choices_are_answered_with_one_of_the_row(
     ):
         assert row["answer"] in texts
         assert 1 / len(texts) <= float(str(row["score"])) <= 1
+    rows[2] |= {"choices": "A|모름|예", "unknown": "모름"}
+    write(tmp_path / "t.jsonl", rows)
+    ways = ["--choices-by", "text", "--calibrate", "--unknown-below", "1", "--top-k", "2", "--force"]
+    done = kovqa(*words, "t.jsonl", *ways, "--json")
+    assert done.returncode == 0, done.stderr
+    assert {name: json.loads(done.stdout)[name] for name in ("abstained", "without_unknown")} == {
+        "abstained": int("abstained_from" in lines(tmp_path / "p.jsonl")[2]), "without_unknown": 2
+    }  # fmt: skip
+    *others, last = lines(tmp_path / "p.jsonl")
+    assert last["answer"] == "모름" and last.get("abstained_from", "예") in ("A", "예")
+    assert all(len(row["likeliest"]) == 2 for row in [*others, last])  # type: ignore[arg-type]
     write(tmp_path / "t.jsonl", [*rows, {**rows[0], "id": "넷째", "choices": "하나"}])
     with pytest.raises(DataError, match=r"t\.jsonl:4, id 넷째: 1 choices: 하나"):
         read_question_table(tmp_path / "t.jsonl", choices=True)
@@ -139,6 +150,10 @@ def test_contradictions_are_settings_errors(kovqa: Kovqa, tmp_path: Path) -> Non
     ):
         with pytest.raises(DataError, match=text):
             parse_choices(cell, "t.csv:2")
+    with pytest.raises(SettingsError, match="--calibrate says how a row's choices are compared"):
+        decoding_from_options(None, choices=False, temperature=None, seed=None, calibrate=True)
+    with pytest.raises(SettingsError, match="unknown way to compare choices 'words'"):
+        decoding_from_options(None, choices=True, temperature=None, seed=None, choices_by="words")
     done = kovqa("predict", "-i", "x.png", "--question", "무엇?", "--choices")
     assert done.returncode == 2
     assert "--choices is a column of a table" in done.stderr
