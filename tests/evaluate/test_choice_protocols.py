@@ -46,6 +46,8 @@ NUMBERS = ("1", "3", "5", "12")
                 "The answer is B.", "Option B", "B. 검은 고양이", "B) 검은 고양이입니다", "검은 고양이가 보입니다.",
                 "정답은 A가 아니라 B입니다", "정답은 A 같지만 아니다. 최종 답: B", "최종 답변은 B이고, 정답은 A가 아니다",
                 "A cat sits here, so (B)", "정답은 검은 고양이입니다. 강아지는 없습니다.",
+                "B\n설명: 토끼는 보이지 않습니다", "A가 아니라 D도 아니다.\n\n(B)",
+                "B, because A is wrong",
             )
         ),
         *((text, ANIMALS, Unread.NONE) for text in ("", "모르겠습니다", "E", "5번", "혈액형은 B형", "A cat", "고양이들")),
@@ -54,7 +56,8 @@ NUMBERS = ("1", "3", "5", "12")
             for text in ("A 또는 B", "B. 강아지", "정답은 A 또는 B입니다", "강아지와 토끼", "A는 틀리고 B가 맞다")
         ),
         ("3", NUMBERS, 1), ("정답은 3입니다", NUMBERS, 1), ("정답: 12", NUMBERS, 3), ("답: 2", NUMBERS, Unread.NONE),
-        ("정답은 2", NUMBERS, Unread.NONE), ("⑩", ANIMALS, Unread.NONE),
+        ("정답은 2", NUMBERS, Unread.NONE), ("2", NUMBERS, Unread.NONE), ("3번", NUMBERS, 1), ("⑩", ANIMALS, Unread.NONE),
+        ("A\nB", ANIMALS, Unread.SEVERAL), ("A or B", ANIMALS, Unread.SEVERAL),
     ],
 )  # fmt: skip
 def test_a_text_names_a_choice(text: str, choices: Sequence[str], expected: int | Unread) -> None:

@@ -40,7 +40,7 @@ _NOT_DENIED = r"(?!(?:은|는|이|가)?\s*아[니닌닙님])"
 _LETTER_END = rf"(?:(?![A-Za-z0-9가-힣])|(?={_ENDING})){_NOT_DENIED}"
 # A capital by itself; A and I before a small letter are English words. In parentheses a small one counts too.
 _LETTER = re.compile(
-    rf"\(([A-Za-z])\)|(?<![A-Za-z0-9가-힣'’])(?![AI]\s+[a-z])([A-Z]){_LETTER_END}(?!['’][a-z])"
+    rf"\(([A-Za-z])\)|(?<![A-Za-z0-9가-힣'’])(?![AI]\s+(?!or\b|and\b|is\b)[a-z])([A-Z]){_LETTER_END}(?!['’][a-z])"
 )
 _FULL_WIDTH_TO_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _CIRCLED = re.compile("[①-⑳]")
@@ -53,15 +53,16 @@ _ANNOUNCEMENT = re.compile(
     r"\b(?:answer|option|choice)(?:\s+is\b|\s*[:])|answer\*\*\s*[:])[\s:*]*",
     re.IGNORECASE,
 )
+_REASON = re.compile(r"\bbecause\b|\bsince\b|왜냐하면", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|[.。!?](?=\s|$)(?<!\b[A-Z]\.)")
 
 
 def read_choice(text: str, choices: Sequence[str]) -> int | Unread:
     """kovqa's own reading of an answer in a model's words.
 
-    In this order: the text of a choice; a letter or number alone (`b`, `(B)`, `②`, `2번`); what follows the last
-    announcement of an answer (정답은, Answer:, 최종 답 before all others) up to the end of the sentence; the one
-    letter that stands anywhere; the one choice whose text stands anywhere.
+    In this order: the text of a choice; a letter or number alone (`b`, `(B)`, `②`, `2번`) in the first or the last line;
+    what follows the last announcement of an answer (정답은, Answer:, 최종 답 before all others) up to the end of the
+    sentence; the one letter that stands anywhere; the one choice whose text stands anywhere.
 
     Args:
         text: what the model wrote.
@@ -74,16 +75,19 @@ def read_choice(text: str, choices: Sequence[str]) -> int | Unread:
     if found is not None:
         return found
     text = text.translate(_FULL_WIDTH_TO_ASCII)
-    if alone := _WHOLE_LABEL.fullmatch(text):
-        number = _label_number(alone[1].upper(), choices)
-        return Unread.NONE if number is None else number
+    lines = [line for line in text.splitlines() if line.strip()]
+    alone = {_lone_label(line, choices) for line in (*lines[:1], *lines[-1:])} - {None}
+    if alone:
+        return alone.pop() if len(alone) == 1 else Unread.SEVERAL
     announced = [*_ANNOUNCEMENT.finditer(text)]
     announced = [match for match in announced if match["final"]] or announced
     for match in reversed(announced):
         reading = _read_sentence(text[match.end() :], choices, with_numbers=True)
         if reading is not Unread.NONE:
             return reading
-    return _read_part(text, choices, with_numbers=False)
+    # B, because A is wrong: what follows is no answer.
+    reading = _read_part(_REASON.split(text, maxsplit=1)[0], choices, with_numbers=False)
+    return _read_part(text, choices, with_numbers=False) if reading is Unread.NONE else reading
 
 
 def _read_sentence(text: str, choices: Sequence[str], *, with_numbers: bool) -> int | Unread:
@@ -92,7 +96,8 @@ def _read_sentence(text: str, choices: Sequence[str], *, with_numbers: bool) -> 
     # A full stop behind a letter ends no sentence: B. 고양이.
     rest = re.match(r"\(?[A-Za-z0-9①-⑳]{1,2}\)?[.:]\s*", text)
     end = _SENTENCE_END.search(text, rest.end() if rest else 0)
-    return _read_part(text[: end.start()] if end else text, choices, with_numbers=with_numbers)
+    sentence = _REASON.split(text[: end.start()] if end else text, maxsplit=1)[0]
+    return _read_part(sentence, choices, with_numbers=with_numbers)
 
 
 def _read_part(text: str, choices: Sequence[str], *, with_numbers: bool) -> int | Unread:
@@ -107,6 +112,19 @@ def _read_part(text: str, choices: Sequence[str], *, with_numbers: bool) -> int 
     return named.pop()
 
 
+def _lone_label(line: str, choices: Sequence[str]) -> int | None:
+    """The choice of a line that is a letter or a number alone."""
+    match = _WHOLE_LABEL.fullmatch(line)
+    if match is None or (match[1].isdecimal() and _have_numbers(choices)):
+        return None
+    return _label_number(match[1].upper(), choices)
+
+
+def _have_numbers(choices: Sequence[str]) -> bool:
+    """Is a number the text of a choice, or part of one? Then it does not count choices."""
+    return any(re.search(r"\d", choice) for choice in choices)
+
+
 def _label_number(label: str, choices: Sequence[str]) -> int | None:
     """The choice that a capital, a circled number or a number from 1 stands for."""
     if label.isalpha():
@@ -119,8 +137,7 @@ def _label_number(label: str, choices: Sequence[str]) -> int | None:
 def _find_labels(text: str, choices: Sequence[str], *, with_numbers: bool) -> set[int]:
     labels = [(match[1] or match[2]).upper() for match in _LETTER.finditer(text)]
     labels += _CIRCLED.findall(text)
-    # Where a choice is a number, a number is its text.
-    if with_numbers and not any(re.search(r"\d", choice) for choice in choices):
+    if with_numbers and not _have_numbers(choices):
         labels += [match[1] for match in _NUMBER.finditer(text)]
     numbers = (_label_number(label, choices) for label in labels)
     return {number for number in numbers if number is not None}
