@@ -10,6 +10,12 @@ from kovqa_core.messages import message
 
 from kovqa_cli import completion, options
 from kovqa_cli.commands.predict import refuse_with_server
+from kovqa_cli.judge_options import (
+    JudgeModelOption,
+    JudgeOption,
+    JudgePromptOption,
+    read_judge_options,
+)
 
 
 def benchmark(
@@ -41,6 +47,11 @@ def benchmark(
     profile: options.AnswerProfileOption = None,
     batch: options.QuestionBatchOption = None,
     precision: options.PrecisionOption = "auto",
+    choices_by: options.ChoicesByOption = None,
+    calibrate: options.CalibrateOption = False,
+    judge: JudgeOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_prompt: JudgePromptOption = None,
     server: options.ServerOption = None,
     concurrency: options.ConcurrencyOption = 16,
     allow_left_out: options.AllowLeftOutOption = False,
@@ -56,7 +67,8 @@ def benchmark(
     """
     from kovqa_core.answer.job import AnswerOptions
     from kovqa_core.benchmark.run_benchmark import BenchmarkOptions, leave_out_judged, run_benchmark
-    from kovqa_core.benchmark.set_indexes import ALL_SETS, find_set_indexes
+    from kovqa_core.benchmark.set_indexes import ALL_SETS, SetIndex, find_set_indexes
+    from kovqa_core.data.decoding import decoding_from_options
     from kovqa_core.models.precision import require_precision
 
     from kovqa_cli.output import benchmark as shown
@@ -73,10 +85,17 @@ def benchmark(
                 "--profile": bool(profile),
                 "--trust-remote-code": trust_remote_code,
                 "--precision": precision != "auto",
+                "--choices-by or --calibrate": calibrate or choices_by is not None,
             }
         )
+    choices = decoding_from_options(
+        None, choices=True, temperature=None, seed=None, choices_by=choices_by, calibrate=calibrate
+    )
+    judging = read_judge_options(judge, judge_model, judge_prompt)
     names = sets.split(",")
-    chosen, judged = leave_out_judged(find_set_indexes(data, names))
+    chosen, judged = find_set_indexes(data, names), list[SetIndex]()
+    if judging is None:
+        chosen, judged = leave_out_judged(chosen)
     if not quiet:
         if ALL_SETS in names:
             here = ", ".join(each.benchmark.name for each in chosen)
@@ -86,7 +105,7 @@ def benchmark(
     if not (server or profile):
         print_cpu_warning()
     benchmark_options = BenchmarkOptions(
-        model or [None], answering, profile=profile, server=server, concurrency=concurrency, batch=batch,
+        model or [None], answering, choices, profile, server, concurrency, batch, judging,
         allow_left_out=allow_left_out, force=force,
     )  # fmt: skip
     with show_progress(quiet or json) as on_progress:

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
 from kovqa_cli import options
+from kovqa_cli.judge_options import (
+    JudgeModelOption,
+    JudgeOption,
+    JudgePromptOption,
+    read_judge_options,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.evaluate.evaluation import EvaluationResult
@@ -57,28 +62,9 @@ def evaluate(
         Path | None,
         typer.Option("--report", metavar="FILE", help="Write one HTML page with tables and examples."),
     ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge",
-            metavar="URL",
-            help="Open answers: a server in OpenAI's form whose model judges them, up to /v1.",
-        ),
-    ] = None,
-    judge_model: Annotated[
-        str | None,
-        typer.Option(
-            "--judge-model", metavar="NAME", help="Its name there. [default: the server's only one]"
-        ),
-    ] = None,
-    judge_prompt: Annotated[
-        Path | None,
-        typer.Option(
-            "--judge-prompt",
-            metavar="FILE",
-            help="Another prompt, with {question}, {answer} and the set's fields.",
-        ),
-    ] = None,
+    judge: JudgeOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_prompt: JudgePromptOption = None,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -112,7 +98,7 @@ def evaluate(
     for output in filter(None, (report, log)):
         require_other_output(output, list(filter(None, (predictions, index, against))))
     files = list(filter(None, (predictions, against)))
-    judging = _judge_options(judge, judge_model, judge_prompt)
+    judging = read_judge_options(judge, judge_model, judge_prompt)
     if judging is None:
         with show_progress(quiet) as on_progress:
             results = [
@@ -156,24 +142,6 @@ def evaluate(
     from kovqa_cli.output.compare_predictions import print_comparison
 
     print_comparison(comparison, as_json=json, quiet=quiet)
-
-
-def _judge_options(url: str | None, model: str | None, prompt: Path | None) -> JudgeOptions | None:
-    """Who judges; None: nobody.
-
-    Raises:
-        SettingsError: how it is asked is said, and not who.
-    """
-    if url is None:
-        if model or prompt:
-            raise SettingsError(
-                message("evaluate.no-judge", "--judge-model and --judge-prompt are of a judge, and there is none"),
-                message("evaluate.no-judge.hint", "name its server: --judge http://HOST:8000/v1"),
-            )  # fmt: skip
-        return None
-    from kovqa_core.judge.judge_answers import JudgeOptions
-
-    return JudgeOptions(url, model, prompt)
 
 
 def _evaluate_judged(

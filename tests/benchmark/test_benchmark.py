@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from kovqa_core.benchmark import run_benchmark as engine
 from kovqa_core.benchmark.model_labels import label_models
 from kovqa_core.benchmark.run_benchmark import BenchmarkOptions, leave_out_judged, run_benchmark
 from kovqa_core.benchmark.set_indexes import SetIndex, find_set_indexes
-from kovqa_core.benchmark.table import SetScore
+from kovqa_core.benchmark.table import SetScore, table_cells
 from kovqa_core.data.circular_rows import circular_rows
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import DataError, ModelError, SettingsError
 from kovqa_core.index.build import build_index
+from kovqa_core.index.reader import IndexSplit
+from kovqa_core.judge.judge_answers import JudgedAnswers, JudgedRow, JudgeOptions
+from kovqa_core.judge.judge_prompts import Verdict
 from typer.testing import CliRunner
 
 from kovqa_cli.completion import complete_benchmark_sets
@@ -230,6 +234,32 @@ def test_judged_sets_are_left_out_without_a_judge(data: Path) -> None:
     with pytest.raises(SettingsError, match="koffvqa: a judge scores") as refused:
         leave_out_judged(judged)
     assert "--judge URL" in refused.value.hint
+
+
+def test_a_judge_scores_open_answers(
+    data: Path, models: FakeModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven points of ten for each; the model may write long answers, and is asked for none that is short."""
+    asked = []
+
+    def judge(predictions: Path, split: Path, options: JudgeOptions, on_progress: object) -> JudgedAnswers:
+        asked.append(options.url)
+        rows = [JudgedRow(example, Verdict(7.0), "") for example in IndexSplit(split)]
+        return JudgedAnswers("심판", "criteria-judge", False, rows, len(rows))
+
+    monkeypatch.setattr(engine, "judge_predictions", judge)
+    sets = find_set_indexes(data, ["koffvqa"])
+    table = run_benchmark(replace(options("good"), judge=JudgeOptions("http://x/v1")), sets, tmp_path / "out")
+    (result,) = table.results
+    assert isinstance(result, SetScore), result
+    assert (result.scores.total.score, result.judge, result.answered_by) == (
+        pytest.approx(0.7),
+        "심판",
+        "written",
+    )
+    assert asked == ["http://x/v1"]
+    assert result.identity["decoding"]["open_ended"] is True  # type: ignore[index]
+    assert table_cells(result)[-1] == "criteria-judge, 심판"
 
 
 def test_labels_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,17 @@ from kovqa_core.answer.server_requests import (
     request_reply,
 )
 from kovqa_core.data.answers import tidy_answer
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import read_image
 from kovqa_core.data.image_source import read_image_bytes
-from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS, build_prompt
+from kovqa_core.data.question_prompts import (
+    DEFAULT_INSTRUCTION,
+    DEFAULT_MAX_NEW_TOKENS,
+    NO_INSTRUCTION,
+    OPEN_MAX_NEW_TOKENS,
+    build_prompt,
+)
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
@@ -65,8 +72,7 @@ def request_chat_answer(
     example: Example,
     image_folder: Path,
     on_progress: OnProgress = ignore_progress,
-    *,
-    lists_choices: bool = False,
+    decoding: DecodingOptions = GREEDY_DECODING,
 ) -> Answer:
     """The answer to one question.
 
@@ -76,14 +82,15 @@ def request_chat_answer(
         example: the question.
         image_folder: folder that its image path starts from.
         on_progress: called when the server is out of reach and the request will be repeated.
-        lists_choices: the model reads the question's choices, and is asked for a letter; what it writes is the answer.
+        decoding: with choices, the model reads those of the question and is asked for a letter; what it writes is the
+            answer. The rest is the server's own.
 
     Raises:
         UnreadableImage: the image cannot be read.
         KovqaError: as `request_reply`.
     """
     try:
-        body = _chat_request(model, example, image_folder, lists_choices=lists_choices)
+        body = _chat_request(model, example, image_folder, decoding)
     except DataError as error:
         raise UnreadableImage(error.message, error.hint) from None
     completion = request_reply(server, "/chat/completions", _ChatCompletion, body, on_progress)
@@ -91,18 +98,19 @@ def request_chat_answer(
 
 
 def _chat_request(
-    model: str, example: Example, image_folder: Path, *, lists_choices: bool
+    model: str, example: Example, image_folder: Path, decoding: DecodingOptions
 ) -> dict[str, object]:
     """A chat completion's request; thinking is switched off."""
     image = {"type": "image_url", "image_url": {"url": image_data_url(image_folder / example.image)}}
-    choices = tuple(map(to_nfc, example.choices)) if lists_choices else ()
-    text = build_prompt(to_nfc(example.question), DEFAULT_INSTRUCTION, choices, to_nfc(example.context))
+    choices = tuple(map(to_nfc, example.choices)) if decoding.choices else ()
+    instruction = NO_INSTRUCTION if decoding.open_ended else DEFAULT_INSTRUCTION
+    text = build_prompt(to_nfc(example.question), instruction, choices, to_nfc(example.context))
     question = {"type": "text", "text": text}
     return {
         "model": model,
         "messages": [{"role": "user", "content": [image, question]}],
         "temperature": 0,  # greedy, as ours without options
-        "max_tokens": DEFAULT_MAX_NEW_TOKENS,
+        "max_tokens": OPEN_MAX_NEW_TOKENS if decoding.open_ended else DEFAULT_MAX_NEW_TOKENS,
         "logprobs": True,  # of the chosen tokens: the score
         # Qwen3 and its like would spend the few tokens of an answer on thinking; other templates ignore it.
         "chat_template_kwargs": {"enable_thinking": False},

@@ -34,6 +34,7 @@ from kovqa_core.answer.server_requests import (
     connect_server,
     find_served_model,
 )
+from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.errors import AssetError, DataError, ModelError
@@ -49,12 +50,12 @@ _NOTICE_SECONDS = 5.0  # between two notices of a server that is busy: many requ
 
 @dataclass(frozen=True)
 class _RemoteModel:
-    """A model of a server, how many of its likeliest answers are wanted, and whether it is to read the choices."""
+    """A model of a server, how many of its likeliest answers are wanted, and how a question is put to it."""
 
     server: ModelServer
     served: ServedModel
     top_k: int
-    lists_choices: bool
+    decoding: DecodingOptions
 
     def request_answer(self, example: Example, image_folder: Path, on_progress: OnProgress) -> Answer:
         """The answer to one question, or a caption; errors name its id, unless they are about all questions.
@@ -68,8 +69,7 @@ class _RemoteModel:
                     self.server, self.served, example, image_folder, self.top_k, on_progress
                 )
             return request_chat_answer(
-                self.server, self.served.id, example, image_folder, on_progress,
-                lists_choices=self.lists_choices,
+                self.server, self.served.id, example, image_folder, on_progress, self.decoding
             )  # fmt: skip
         except (DataError, AssetError) as error:
             if not example.id:
@@ -115,7 +115,7 @@ def server_backend(
 
     Args:
         url: of the server, up to and with /v1.
-        options: `model`, `task`, `top_k` and whether choices are listed count: the server decides the rest.
+        options: `model`, `task`, `top_k` and what is said of choices and of long answers count: the server decides the rest.
         concurrency: requests under way at once.
         on_progress: told of a key that this server does not get.
 
@@ -136,7 +136,8 @@ def server_backend(
             fingerprint |= {
                 "instruction": DEFAULT_INSTRUCTION,
                 "max_tokens": DEFAULT_MAX_NEW_TOKENS,
-                **({"choices": True} if remote.lists_choices else {}),
+                **({"choices": True} if options.decoding.choices else {}),
+                **({"open_ended": True} if options.decoding.open_ended else {}),
             }
         yield AnswerBackend(remote.served.id, fingerprint, partial(_request_answers, remote, concurrency))
 
@@ -152,6 +153,14 @@ def _find_remote_model(server: ModelServer, options: AnswerOptions) -> _RemoteMo
             message("answer.served-other-task.hint", "captions need a captioner behind kovqa serve"),
         )  # fmt: skip
     require_top_k(served, options.top_k)
+    if options.decoding.open_ended and served.is_kovqa:
+        raise ModelError(
+            message(
+                "answer.served-short-answers", "model {name} of {url} writes short answers alone",
+                name=served.id, url=redact_url(server.url),
+            ),
+            message("answer.served-short-answers.hint", "kovqa serve is made for them: answer here, without --server"),
+        )  # fmt: skip
     if options.decoding.choices and served.is_kovqa and "choices" not in served.reads:
         raise ModelError(
             message(
@@ -163,7 +172,7 @@ def _find_remote_model(server: ModelServer, options: AnswerOptions) -> _RemoteMo
                 "kovqa serve shows them to models that are trained with them: answer here, without --server",
             ),
         )  # fmt: skip
-    return _RemoteModel(server, served, options.top_k, options.decoding.choices)
+    return _RemoteModel(server, served, options.top_k, options.decoding)
 
 
 def _request_answers(

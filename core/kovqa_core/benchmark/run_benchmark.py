@@ -24,12 +24,16 @@ from kovqa_core.evaluate.answers_record import read_answers_record
 from kovqa_core.evaluate.choice_readers import CHOICE_READERS
 from kovqa_core.evaluate.evaluation import evaluate_file
 from kovqa_core.evaluate.protocols import JUDGED_PROTOCOLS
+from kovqa_core.judge.judge_answers import JudgeOptions
+from kovqa_core.judge.judge_points import verdict_points
+from kovqa_core.judge.judge_predictions import judge_predictions
 from kovqa_core.machine.versions import package_versions
 from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, ignore_progress
 
 BY_LETTER = DecodingOptions(choices=True)
+OPEN_ENDED = DecodingOptions(open_ended=True)
 _IDENTITY = ("model", "served", "weights", "decoding")  # of what answers depend on
 _VERSIONS = ("kovqa", "torch", "transformers")
 
@@ -42,6 +46,7 @@ class BenchmarkOptions:
         models: as a user names them; None: the newest finished run, or a server's only model.
         answering: how they answer; its model and decoding are not looked at.
         choices: how a model here answers questions with choices.
+        judge: who judges open answers; None: nobody.
         profile: whose processes answer; None: this one.
         server: of the models; None: they are here.
         concurrency: requests to it under way at once.
@@ -57,6 +62,7 @@ class BenchmarkOptions:
     server: str | None = None
     concurrency: int = 16
     batch: int | None = None
+    judge: JudgeOptions | None = None
     allow_left_out: bool = field(default=False, kw_only=True)
     force: bool = field(default=False, kw_only=True)
 
@@ -135,25 +141,31 @@ def _score_set(
     predictions: Path,
     on_progress: OnProgress,
 ) -> SetScore:
-    chooses = index.benchmark.protocol in CHOICE_READERS
+    protocol = index.benchmark.protocol
+    chooses, judged = protocol in CHOICE_READERS, protocol in JUDGED_PROTOCOLS
+    decoding = options.choices if chooses else OPEN_ENDED if judged else GREEDY_DECODING
     job = AnswerJob(
         index.split, predictions,
-        replace(options.answering, model=model, decoding=options.choices if chooses else GREEDY_DECODING),
+        replace(options.answering, model=model, decoding=decoding),
         batch=options.batch, allow_left_out=options.allow_left_out, fill_unreadable="", force=options.force,
     )  # fmt: skip
     with _open_backend(options, job.options, on_progress) as backend:
         answered = run_answer_job(job, backend, on_progress)
     _release_model(options)
-    result = evaluate_file(predictions, index.split, on_progress=on_progress)
+    judge, points = "", None
+    if judged and options.judge:
+        verdicts = judge_predictions(predictions, index.split, options.judge, on_progress=on_progress)
+        judge, points = verdicts.judge, verdict_points(verdicts)
+    result = evaluate_file(predictions, index.split, on_progress=on_progress, points=points)
     scores = result.scores
     assert isinstance(scores, AnswerScores)  # only captions have others
     answered_by = "written"
     if chooses and not options.server:
-        answered_by = getattr(options.choices, "choice_score", "letter")
+        answered_by = options.choices.choice_score
     return SetScore(
         label, index, result.protocol, scores, answered_by, _describe_model(predictions, answered),
         empty=sum(not text.strip() for text in result.predictions.texts.values()),
-        unreadable=len(answered.left_out), kept=answered.kept,
+        unreadable=len(answered.left_out), kept=answered.kept, judge=judge,
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class SetScore:
         empty: answers without a text, those about images that cannot be read among them.
         unreadable: of the images' rows.
         kept: answers that an earlier start had given.
+        judge: the model that gave the points; "" where nobody judges.
     """
 
     model: str
@@ -43,6 +44,7 @@ class SetScore:
     empty: int
     unreadable: int
     kept: int
+    judge: str = ""
 
     @property
     def set(self) -> str:
@@ -67,6 +69,8 @@ class SetScore:
             "columns": {each.column: [value.json_fields() for value in each.values] for each in scores.columns},
             "column_means": {each.column: each.mean.json_fields() for each in scores.columns},
         }  # fmt: skip
+        if self.judge:
+            fields["judge"] = self.judge
         if scores.circular:
             fields["vanilla"] = scores.circular.vanilla.json_fields()
             fields["incomplete"] = list(scores.circular.incomplete)
@@ -116,7 +120,7 @@ def table_cells(result: SetScore | SetFailure) -> list[str]:
         f"{total.rows:,}",
         f"{result.unusable:,}",
         answered_by_text(result.answered_by),
-        result.protocol,
+        f"{result.protocol}, {result.judge}" if result.judge else result.protocol,
     ]
 
 

@@ -13,6 +13,8 @@ from kovqa_core.data.decoding import CHOICE_LETTERS
 
 DEFAULT_INSTRUCTION = "auto"
 DEFAULT_MAX_NEW_TOKENS = 16  # tokens of an answer
+OPEN_MAX_NEW_TOKENS = 1024  # of an answer that may have many sentences (docs/sources/benchmarks.md, K19)
+NO_INSTRUCTION = "none"
 
 ANSWER_INSTRUCTIONS = {
     "ko": "한 단어나 짧은 구로 답하세요.",

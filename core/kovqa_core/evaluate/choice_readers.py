@@ -76,8 +76,8 @@ def read_choice(text: str, choices: Sequence[str]) -> int | Unread:
         return found
     text = text.translate(_FULL_WIDTH_TO_ASCII)
     lines = [line for line in text.splitlines() if line.strip()]
-    alone = {_lone_label(line, choices) for line in (*lines[:1], *lines[-1:])} - {None}
-    if alone:
+    labels = (_lone_label(line, choices) for line in (*lines[:1], *lines[-1:]))
+    if alone := {label for label in labels if label is not None}:
         return alone.pop() if len(alone) == 1 else Unread.SEVERAL
     announced = [*_ANNOUNCEMENT.finditer(text)]
     announced = [match for match in announced if match["final"]] or announced

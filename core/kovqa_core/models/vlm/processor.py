@@ -16,6 +16,7 @@ from torch.nn import functional
 from kovqa_core.data.decoding import CHOICE_LETTERS, DecodingOptions, find_choice
 from kovqa_core.data.example import Example, image_source
 from kovqa_core.data.image_io import open_image
+from kovqa_core.data.question_prompts import NO_INSTRUCTION
 from kovqa_core.errors import DataError, KovqaError, ModelError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
@@ -62,13 +63,14 @@ class VlmProcessor:
         list_choices: does a prompt list the choices of its row? Then an answer is the letter of one.
         offers_choices: is a question with choices answered with one of them, though its prompt may not list them?
         adds_blank_images: does a batch to be answered have every question beside an empty image, too?
+        instruction: that a prompt ends with.
     """
 
     def __init__(self, hf: HfProcessor, config: ModelConfig, eos_token_ids: Collection[int]) -> None:
         self.hf, self.config, self.eos_token_ids = hf, config, frozenset(eos_token_ids)
         self.list_choices = self.offers_choices = config.choices
         self.adds_blank_images = False
-        self.caption_prompt = ""
+        self.caption_prompt, self.instruction = "", config.instruction
 
     def set_decoding(self, decoding: DecodingOptions) -> None:
         """From now on questions to be answered are put in this way."""
@@ -76,13 +78,14 @@ class VlmProcessor:
         # Whole texts are compared as answers to the question alone, as a model that writes freely was trained.
         self.list_choices = decoding.choices and decoding.choice_score == "letter"
         self.adds_blank_images = decoding.calibrated
+        self.instruction = NO_INSTRUCTION if decoding.open_ended else self.config.instruction
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers, or that one's letter; errors name its id."""
-        instruction = self.config.instruction
+        instruction = self.instruction
         if self.caption_prompt:
             example = replace(example, question=self.caption_prompt, context="", choices=())
-            instruction = "none"
+            instruction = NO_INSTRUCTION
         try:
             image = limit_pixels(
                 open_image(image_source(example, images), as_stored=self.config.load_as_stored),
