@@ -13,7 +13,7 @@ from kovqa_core.data.decoding import CHOICE_LETTERS
 
 DEFAULT_INSTRUCTION = "auto"
 DEFAULT_MAX_NEW_TOKENS = 16  # tokens of an answer
-OPEN_MAX_NEW_TOKENS = 1024  # of an answer that may have many sentences (docs/sources/benchmarks.md, K19)
+OPEN_MAX_NEW_TOKENS = 1024  # of an answer that may have many sentences (docs/sources/benchmarks.md, K20)
 NO_INSTRUCTION = "none"
 
 ANSWER_INSTRUCTIONS = {

@@ -10,7 +10,7 @@ A text that is one of the choices is that choice for all of them: so kovqa's pre
 | `choice-answer-line` | what follows the last `Answer:`, else letters in parentheses, … | KRETA |
 
 What names no choice, or several, is wrong and counted: nothing is drawn at random and no other model is asked.
-(docs/sources/benchmarks.md)
+(docs/sources/benchmarks.md, K16 to K19)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Circular evaluation: a question counts as right where it is answered right in every turn of its choices.
 
-Sources: MMBench (arXiv 2307.06281, section 4.3); docs/sources/benchmarks.md.
+Sources: MMBench (arXiv 2307.06281, section 4.3); docs/sources/benchmarks.md, K16.
 """
 
 from __future__ import annotations

@@ -235,9 +235,10 @@ class VlmModel(FamilyModel):
 
     def set_decoding(self, decoding: DecodingOptions) -> None:
         """From now on the model answers in this way."""
+        if decoding.open_ended != self.decoding.open_ended:  # else captions have a length of their own
+            most = OPEN_MAX_NEW_TOKENS if decoding.open_ended else self.config.max_new_tokens
+            self.generator = replace(self.generator, max_new_tokens=most)
         self.decoding = decoding
-        most = OPEN_MAX_NEW_TOKENS if decoding.open_ended else self.config.max_new_tokens
-        self.generator = replace(self.generator, max_new_tokens=most)
         self.answer_trie = (
             generation.build_answer_trie(self.generator, decoding.answers) if decoding.answers else None
         )
