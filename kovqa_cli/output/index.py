@@ -122,21 +122,19 @@ def _benchmark_notes(report: IndexReport, folder: Path) -> Iterator[str]:
     protocol = BENCHMARK_SETS[name].protocol
     yield message("index.protocol", "answers are scored by the protocol {protocol}", protocol=protocol)
     table = shell_path(folder / "test.jsonl")
-    if folder.name == name and protocol not in JUDGED_PROTOCOLS:
+    judge = " --judge URL" if protocol in JUDGED_PROTOCOLS else ""
+    if folder.name == name:
         data = "" if folder.parent == Path("data") else f"--data {shell_path(folder.parent)} "
         yield message(
-            "index.benchmark-next",
-            "next: kovqa benchmark --sets {name} {data}--model MODEL",
-            name=name,
-            data=data,
-        )
+            "index.benchmark-next", "next: kovqa benchmark --sets {name} {data}--model MODEL{judge}",
+            name=name, data=data, judge=judge,
+        )  # fmt: skip
         return
     choices = "--choices " if report.counts.extras.choices else ""
     yield message(
         "index.predict-next", "next: kovqa predict --input {table} {choices}-o {name}.jsonl --model MODEL",
         table=table, choices=choices, name=name,
     )  # fmt: skip
-    judge = " --judge URL" if protocol in JUDGED_PROTOCOLS else ""
     yield message(
         "index.evaluate-next", "then: kovqa evaluate {name}.jsonl --index {table}{judge}",
         name=name, table=table, judge=judge,

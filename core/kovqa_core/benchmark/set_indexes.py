@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kovqa_core.data.benchmark_sets import BENCHMARK_SETS, BenchmarkSet
 from kovqa_core.data.left_out import left_out_text
+from kovqa_core.download.find_asset import asset_names
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.index.report import REPORT_FILE, read_report
 from kovqa_core.messages import message, shell_quote
@@ -68,7 +69,8 @@ def find_set_indexes(data: Path, names: Sequence[str]) -> list[SetIndex]:
 
 def _missing_sets_error(data: Path, names: Sequence[str], *, any_set: bool) -> DataError:
     """What to type for sets, the first of all where none is here."""
-    commands = [f"kovqa download {' '.join(names)}"]
+    assets = [asset for name in names for asset in (name, f"{name}-images") if asset in asset_names()]
+    commands = [f"kovqa download {' '.join(assets)}"]
     for name in names:
         root, index = shell_quote(kovqa_home() / "assets" / name), shell_quote(data / name)
         commands.append(f"kovqa index {name} --root {root} -o {index}")
