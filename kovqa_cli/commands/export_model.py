@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 from kovqa_core.progress import Progress
 
@@ -34,6 +35,13 @@ def export(
             help="Let the other library read it alone; refuse it where logits differ.",
         ),
     ] = False,
+    onnx: Annotated[
+        bool,
+        typer.Option(
+            "--onnx",
+            help="For onnxruntime, of BEiT-3 and fusion models: networks, tokenizer and a program, without torch.",
+        ),
+    ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -48,9 +56,31 @@ def export(
     from kovqa_cli.output import models, progress
 
     load_options = LoadOptions(trust_remote_code=trust_remote_code)
+    if onnx:
+        _refuse_with_onnx(as_upstream=as_upstream, trust_remote_code=trust_remote_code)
     with progress.show_progress(quiet or json) as on_progress:
         on_progress(Progress(message("export.exporting", "exporting")))
+        if onnx:
+            from kovqa_core.export.onnx_export import export_onnx
+
+            report = export_onnx(model, output, on_progress)
+            models.print_exported_model(report, as_json=json, quiet=quiet)
+            return
         report = export_checkpoint(
             model, output, load_options, as_upstream=as_upstream, verify=verify, on_progress=on_progress
         )
     models.print_exported_model(report, as_json=json, quiet=quiet)
+
+
+def _refuse_with_onnx(**options: bool) -> None:
+    """ONNX is a form of its own, and no network of it brings code."""
+    for name, given in options.items():
+        if given:
+            raise SettingsError(
+                message(
+                    "export.not-with-onnx",
+                    "--onnx does not go with {option}",
+                    option=f"--{name.replace('_', '-')}",
+                ),
+                message("export.not-with-onnx.hint", "give one of the two"),
+            )

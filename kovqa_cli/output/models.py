@@ -143,6 +143,14 @@ def print_exported_model(report: ExportReport, *, as_json: bool, quiet: bool) ->
     }
     if report.verified:
         fields["verified"] = asdict(report.verified)
+    if report.onnx_difference is not None:
+        fields["onnx_difference"] = report.onnx_difference
+        checked = message(
+            "export.onnx-checked",
+            "onnxruntime gives the logits of torch: the largest difference is {difference:.1e}",
+            difference=report.onnx_difference,
+        )
+        notes.append(checked)
     print_outcome(short_path(report.folder), fields, [note, *notes], as_json=as_json, quiet=quiet)
 
 

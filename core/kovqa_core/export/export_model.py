@@ -61,6 +61,7 @@ class ExportReport:
         files: of the folder, relative to it, sorted.
         verified: what came out of the check, if it was asked for.
         notes: of the family.
+        onnx_difference: the largest between logits of torch and of onnxruntime; None: nothing for onnxruntime.
     """
 
     step: Path
@@ -68,6 +69,7 @@ class ExportReport:
     files: tuple[str, ...]
     verified: VerifyReport | None = None
     notes: tuple[str, ...] = ()
+    onnx_difference: float | None = None
 
 
 def export_checkpoint(
@@ -94,7 +96,7 @@ def export_checkpoint(
             that form no check.
         ModelError: no model, a broken one, or one whose original saves something else; the check failed.
     """
-    require_new_folder(folder, _has_our_card)
+    require_new_folder(folder, has_our_card)
     if verify and as_upstream:
         raise SettingsError(
             message(
@@ -146,13 +148,14 @@ def _export_step(
             verified.append(verify_export(step, partial_folder, options, on_progress))
 
     with output_lock(folder):
-        require_new_folder(folder, _has_our_card)
+        require_new_folder(folder, has_our_card)
         write_new_folder(folder, fill, on_progress)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return ExportReport(step, folder, tuple(files), verified[0] if verified else None, tuple(notes))
 
 
-def _has_our_card(folder: Path) -> bool:
+def has_our_card(folder: Path) -> bool:
+    """May what is in a folder be an export of ours?"""
     card = folder / "README.md"
     return card.is_file() and b"library_name: kovqa" in read_bytes(card)
 

@@ -68,7 +68,7 @@ class CaptionNet(nn.Module):
         x = self.encoder.embed_image(image)
         *body, last = self.layers
         cache: ImageKvCache = []
-        with self.encoder.layers_for(len(image)):
+        with self.encoder.layers_for(image.shape[0]):
             for i, layer in enumerate(body):
                 of_layer = None if keep is None else keep[i]
                 self.encoder.mark_varying_sizes(x, None, None, of_layer)
@@ -103,7 +103,7 @@ class CaptionNet(nn.Module):
         tokens, padding = self.encoder.pad_text(tokens, padding, image_tokens)
         x = self.encoder.embed_text(tokens, padding)
         mask = caption_mask(image_tokens, tokens, padding, product_dtype(x))
-        with self.encoder.layers_for(len(image)):
+        with self.encoder.layers_for(image.shape[0]):
             for i, layer in enumerate(self.layers):
                 of_layer = None if keep is None else keep[i]
                 # In every layer: the last has a graph of its own, for keys and values that lie otherwise.

@@ -129,7 +129,9 @@ class MultiwayEncoder(nn.Module):
             streams.append(self.embed_text(tokens, padding))
             if padding is not None:
                 # Image tokens are never padding. One row of keys for all heads and queries: [B, N] -> [B, 1, 1, N].
-                hidden = torch.cat([padding.new_zeros(len(padding), image_tokens), padding], 1)[:, None, None]
+                hidden = torch.cat([padding.new_zeros(padding.shape[0], image_tokens), padding], 1)[
+                    :, None, None
+                ]
                 mask = additive_mask(hidden, product_dtype(streams[0]))
         return streams, mask, "text" if image is None else "vision"
 
@@ -203,7 +205,7 @@ class MultiwayEncoder(nn.Module):
         """The class token after the last layer, [B, D]: what VQA reads, and no more work than that."""
         streams, mask, first = self.embed(image, tokens, padding, None)
         *body, last = cast("list[MultiwayLayer]", list(self.layers))
-        with self.layers_for(len(image)):
+        with self.layers_for(image.shape[0]):
             for i, layer in enumerate(body):
                 of_layer = None if keep is None else keep[i]
                 if i == 0:  # the first call is what a graph is made of
