@@ -253,14 +253,28 @@ def test_what_cannot_be_exported_is_one_error(
     assert not out.exists()
 
 
-def test_a_network_that_cannot_be_traced_is_one_error(tmp_path: Path) -> None:
-    class Asks(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x if float(x.sum()) > 0 else -x
+class Asks(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if float(x.sum()) > 0 else -x
 
-    graph = OnnxGraph("model", Asks(), {"x": torch.ones(2, 3)}, {"x": {0: "batch"}}, "y")
+
+class Counts(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.ones(len(x), 1)  # fixes the size to the example's, and nobody says so
+
+
+def test_a_network_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    asks, counts = (
+        OnnxGraph("model", network, {"x": torch.ones(2, 3)}, {"x": {0: "batch"}}, "y")
+        for network in (Asks(), Counts())
+    )
     with pytest.raises(ModelError, match="torch cannot write this network as ONNX"):
-        write_graph(graph, tmp_path)
+        write_graph(asks, tmp_path)
+    write_graph(counts, tmp_path)
+    run = run_graphs(tmp_path)
+    assert run("model", {"x": np.ones((2, 3), np.float32)}).max() == 2
+    with pytest.raises(ModelError, match=r"onnxruntime refuses model\.onnx"):
+        run("model", {"x": np.ones((3, 3), np.float32)})
 
 
 @pytest.mark.soak

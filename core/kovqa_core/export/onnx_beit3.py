@@ -62,7 +62,7 @@ class _TextSide(nn.Module):
 def beit3_onnx_model(model: Beit3Model, processor: Beit3Processor) -> OnnxModel:
     """The graphs and settings of a BEiT-3."""
     config, tokenizer = processor.config, processor.tokenizer
-    settings = {
+    settings: dict[str, object] = {
         "image_size": config.image_size, "resample": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3,
         "image_loading": config.image_loading, "tokenizer": _TOKENIZER_FILE, "max_text": config.max_text,
         "pad_id": PAD_ID, "special_ids": _special_ids(tokenizer),

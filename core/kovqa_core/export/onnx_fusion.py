@@ -12,7 +12,7 @@ def fusion_onnx_model(model: FusionModel, processor: FusionProcessor) -> OnnxMod
     """The graph and settings of a fusion model."""
     config, tokenizer = processor.config, processor.tokenizer
     pad_id = config.question_config.get("pad_token_id") or 0
-    settings = {
+    settings: dict[str, object] = {
         "image_size": config.image_size, "resample": config.resample, "mean": config.mean, "std": config.std,
         "image_loading": config.image_loading, "tokenizer": saved_tokenizer_name(tokenizer),
         "max_text": config.max_text, "pad_id": pad_id, "special_ids": {}, "probability": "softmax",

@@ -127,17 +127,32 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def run_graphs(folder: Path) -> RunGraph:
-    """onnxruntime on the CPU, in fp32, for the graphs of a folder; each is opened once."""
+    """onnxruntime on the CPU, in fp32, for the graphs of a folder; each is opened once.
+
+    What it gives raises a `ModelError` where onnxruntime cannot read a graph, or refuses inputs: torch may fix a size in it
+    without a word (docs/surprises.md).
+    """
     import onnxruntime
 
     sessions: dict[str, onnxruntime.InferenceSession] = {}
 
     def run(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        if name not in sessions:
-            sessions[name] = onnxruntime.InferenceSession(
-                folder / f"{name}.onnx", providers=["CPUExecutionProvider"]
-            )
-        return np.asarray(sessions[name].run(None, dict(arrays))[0])
+        try:
+            if name not in sessions:
+                sessions[name] = onnxruntime.InferenceSession(
+                    folder / f"{name}.onnx", providers=["CPUExecutionProvider"]
+                )
+            return np.asarray(sessions[name].run(None, dict(arrays))[0])
+        except Exception as error:  # the library's own, which have no common class
+            raise ModelError(
+                message(
+                    "export.onnxruntime-refuses",
+                    "onnxruntime refuses {name}.onnx ({error})",
+                    name=name,
+                    error=(str(error).splitlines() or [type(error).__name__])[0],
+                ),
+                message("export.not-traceable.hint", "without --onnx it can be exported"),
+            ) from None
 
     return run
 

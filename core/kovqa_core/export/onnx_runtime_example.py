@@ -27,7 +27,7 @@ BOS_ID, EOS_ID, UNK_ID = 0, 2, 3  # of SentencePiece models in XLM-R's layout
 
 def load_pixels(path: str | Path) -> np.ndarray:
     """An image as the network reads it, float32 [1, 3, S, S]: proportions are not kept."""
-    image = Image.open(path)
+    image: Image.Image = Image.open(path)
     if ABOUT["image_loading"] == "as_shown":
         image = ImageOps.exif_transpose(image)
         if image.has_transparency_data:
