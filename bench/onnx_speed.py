@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,16 +41,24 @@ MODELS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def median_seconds(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
+class Seconds(NamedTuple):
+    """Medians of one call: by the clock, and of all cores' CPU time, which other work on the machine changes less."""
+
+    clock: float
+    cpu: float
+
+
+def median_seconds(first: Callable[[], object], second: Callable[[], object]) -> tuple[Seconds, Seconds]:
     """Of two functions in turns, after one call of each."""
-    took: tuple[list[float], list[float]] = ([], [])
-    first(), second()
-    for _ in range(ROUNDS):
+    took: tuple[list[Seconds], list[Seconds]] = ([], [])
+    for number in range(ROUNDS + 1):
         for function, seconds in zip((first, second), took, strict=True):
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             function()
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(took[0]), statistics.median(took[1])
+            if number:
+                seconds.append(Seconds(time.perf_counter() - began, time.process_time() - used))
+    medians = [Seconds(*map(statistics.median, zip(*seconds, strict=True))) for seconds in took]
+    return medians[0], medians[1]
 
 
 def open_session(file: Path) -> Any:
@@ -59,10 +67,12 @@ def open_session(file: Path) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that wait would count as CPU time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def compare_answers(model: Any, folder: Path, batch: int) -> tuple[float, float]:
+def compare_answers(model: Any, folder: Path, batch: int) -> tuple[Seconds, Seconds]:
     """Seconds of a batch of questions, of torch and of onnxruntime."""
     session, net = open_session(folder / "model.onnx"), model.net.eval()
     side = model.side
@@ -73,7 +83,7 @@ def compare_answers(model: Any, folder: Path, batch: int) -> tuple[float, float]
         return median_seconds(lambda: net(pixels, tokens, padding), lambda: session.run(None, feeds))
 
 
-def compare_captions(model: Any, folder: Path, image: Path) -> tuple[float, float]:
+def compare_captions(model: Any, folder: Path, image: Path) -> tuple[Seconds, Seconds]:
     """Seconds of one caption of `WORDS` words with three beams, of kovqa's search and of the exported program."""
     program = runpy.run_path(str(folder / "run_onnx.py"))
     program["ABOUT"].update(max_text=WORDS + 2, length_penalty=9.0)  # the longest wins: all words are written
@@ -130,9 +140,11 @@ def main() -> None:
                     for batch in options.batches
                 }
             for row, (ours, other) in rows.items():
-                print(
-                    f"  {row}: torch {1e3 * ours:.0f} ms, onnxruntime {1e3 * other:.0f} ms, ratio {ours / other:.2f}"
+                times = " ".join(
+                    f"{kind} {1e3 * one:.0f} / {1e3 * two:.0f} ms (ratio {one / two:.2f})"
+                    for kind, one, two in zip(Seconds._fields, ours, other, strict=True)
                 )
+                print(f"  {row}, torch / onnxruntime: {times}", flush=True)
 
 
 if __name__ == "__main__":

@@ -124,13 +124,13 @@ def _require_same_logits(difference: float) -> None:
     if difference > LARGEST_DIFFERENCE:
         raise ModelError(
             message(
-                "export.other-logits",
+                "export.onnx-other-logits",
                 "onnxruntime gives other logits than torch: they differ by up to {difference:.1e}, allowed is {allowed:.0e}",
                 difference=difference,
                 allowed=LARGEST_DIFFERENCE,
             ),
             message(
-                "export.other-logits.hint",
+                "export.onnx-other-logits.hint",
                 "nothing was written; try other versions of torch, onnxscript, onnxruntime",
             ),
         )
