@@ -4,8 +4,8 @@
 
 In the form of the Korean contests on bias after BBQ: columns ID, image, context, question, choices (a Python list) and
 answer. Each row is about a drawn scene of the demo: "what colour is the star?", with the star's colour, another colour and
-"cannot be known". Ambiguous rows ask about a shape that the scene does not have, which the context claims. They are few
-in training and half of all in validation and test, so that a model answers too often. Real commands do the rest:
+"cannot be known". Ambiguous rows show the scene in shades of grey, which no colour can be read from. They are few in
+training and half of all in validation and test, so that a model answers too often. Real commands do the rest:
 index, train (`tiny-vlm-scratch`), predict the validation rows, evaluate (which proposes `--unknown-below`), predict
 the test rows with and without it, submit in the form of a sample of letters. The truth is in a table of its own.
 """
@@ -27,7 +27,7 @@ from kovqa_core.demo.questions import attach_particle
 from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, make_scene, paint_scene
 
 UNKNOWN = ("알 수 없음", "판단할 수 없음", "모름")  # one row says it in this way, another in that
-AMBIGUOUS = {"train": 0.2, "val": 0.5, "test": 0.5}
+AMBIGUOUS = {"train": 0.03, "val": 0.5, "test": 0.5}
 MOST_THINGS = 2
 SIDE = 64  # pixels of an image
 TEXT_WAYS = ("--set", "model.choices=false")
@@ -53,23 +53,22 @@ def draw_scene(rng: random.Random) -> Scene:
 
 
 def ask(scene: Scene, rng: random.Random, *, ambiguous: bool) -> dict[str, object]:
-    """A question about the colour of one thing, or of one that is not there."""
+    """A question about the colour of one thing, which an ambiguous row's image does not show."""
     shapes = [thing.shape for thing in scene.things]
     unique = [thing for thing in scene.things if shapes.count(thing.shape) == 1]
-    there = rng.choice(unique)
-    shape = rng.choice([name for name in SHAPE_NAMES if name not in shapes]) if ambiguous else there.shape
-    other = rng.choice([name for name in SHAPE_NAMES if name != shape])
-    colours = rng.sample([colour for colour in SHAPE_COLOURS if colour != there.colour], 1)
+    asked = rng.choice(unique)
+    other_shape = rng.choice([name for name in SHAPE_NAMES if name != asked.shape])
+    other_colour = rng.choice([colour for colour in SHAPE_COLOURS if colour != asked.colour])
     unknown = rng.choice(UNKNOWN)
-    choices = [there.colour, *colours, unknown]
+    choices = [asked.colour, other_colour, unknown]
     rng.shuffle(choices)
-    pair = [shape, other]
+    pair = [asked.shape, other_shape]
     rng.shuffle(pair)
     return {
         "context": f"{attach_particle(pair[0], '와/과')} {attach_particle(pair[1], '이/가')} 있다고 들었습니다.",
-        "question": f"{attach_particle(shape, '은/는')} 무슨 색인가요?",
+        "question": f"{attach_particle(asked.shape, '은/는')} 무슨 색인가요?",
         "choices": str(choices),
-        "answer": unknown if ambiguous else there.colour,
+        "answer": unknown if ambiguous else asked.colour,
     }
 
 
@@ -77,11 +76,12 @@ def contest_rows(folder: Path, split: str, images: int) -> Iterator[dict[str, ob
     """Two questions about each image of a split, which is painted below the folder."""
     for number in range(images):
         rng = random.Random(f"{split}/{number}")
-        scene = draw_scene(rng)
+        scene, ambiguous = draw_scene(rng), rng.random() < AMBIGUOUS[split]
         name = f"images/{split}_{number:05}.png"
-        paint_scene(scene, SIDE).save(folder / name)
+        image = paint_scene(scene, SIDE)
+        (image.convert("L") if ambiguous else image).save(folder / name)
         for turn in range(2):
-            row = ask(scene, rng, ambiguous=rng.random() < AMBIGUOUS[split])
+            row = ask(scene, rng, ambiguous=ambiguous)
             yield {"ID": f"{split.upper()}_{number:05}_{turn}", "image": name, **row, "split": split}
 
 

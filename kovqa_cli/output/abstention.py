@@ -6,12 +6,12 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 from kovqa_cli.output.console import print_note, print_table
 
 if TYPE_CHECKING:
-    from kovqa_core.evaluate.abstention import AbstentionScores
+    from kovqa_core.evaluate.abstention import AbstentionScores, Threshold
 
 
 def abstention_fields(scores: AbstentionScores) -> dict[str, object]:
@@ -65,12 +65,21 @@ def print_abstention(scores: AbstentionScores) -> None:
             [f"{t.below:g}", _percent(t.coverage), _percent(t.answered_score), _percent(t.balanced)]
             for t in scores.thresholds
         ],
-        message(
-            "evaluate.best-threshold",
-            "best here: kovqa predict --unknown-below {below:g}; chosen by these {rows:,} rows, so that on them it looks "
-            "better than on others",
-            below=scores.best.below, rows=given.ambiguous + given.clear,
-        ),
+        _best_caption(scores, scores.best),
+    )  # fmt: skip
+
+
+def _best_caption(scores: AbstentionScores, best: Threshold) -> Message:
+    rows = scores.given.ambiguous + scores.given.clear
+    if best.below == 0:
+        return message(
+            "evaluate.no-better-threshold", "on these {rows:,} rows abstaining gains nothing", rows=rows
+        )
+    return message(
+        "evaluate.best-threshold",
+        "best here: kovqa predict --unknown-below {below:g}; chosen by these {rows:,} rows, so that on them it looks "
+        "better than on others",
+        below=best.below, rows=rows,
     )  # fmt: skip
 
 
