@@ -72,36 +72,6 @@ ImageFolderOption = Annotated[
     Path | None,
     typer.Option("--images", metavar="DIR", help="Folder that the table's image paths start from."),
 ]
-TopKOption = Annotated[
-    int,
-    typer.Option(
-        "--top-k",
-        metavar="N",
-        min=1,
-        help="So many of the likeliest answers with their probabilities: of a classifier, or out of a list.",
-    ),
-]
-AnswerListOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--answers",
-        metavar="FILE",
-        help="Answer from a list only, by likelihood: one a line, or an index. Vision language models.",
-    ),
-]
-TemperatureOption = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature",
-        metavar="N",
-        min=0.0,
-        help="Sample answers: 0.7 is usual. [default: the likeliest]",
-    ),
-]
-SamplingSeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", metavar="N", help="Of --temperature: same seed, same answers."),
-]
 PrecisionOption = Annotated[
     str,
     typer.Option(
@@ -214,37 +184,6 @@ QuestionBatchOption = Annotated[
         metavar="N",
         min=1,
         help="Questions answered at once. [default: as a GPU's memory allows; on a CPU 32]",
-    ),
-]
-ChoicesOption = Annotated[
-    bool,
-    typer.Option("--choices", help="Answer with one of the row's choices (columns choices, or A, B, …)."),
-]
-ChoicesByOption = Annotated[
-    str | None,
-    typer.Option(
-        "--choices-by",
-        metavar="NAME",
-        help="With --choices: by the likelihood of their letters, or of each whole text. letter, text. "
-        "[default: letter]",
-        autocompletion=completion.complete_choice_score,
-    ),
-]
-CalibrateOption = Annotated[
-    bool,
-    typer.Option(
-        "--calibrate", help="With --choices: beside their likelihood for an empty image. Takes twice as long."
-    ),
-]
-UnknownBelowOption = Annotated[
-    float | None,
-    typer.Option(
-        "--unknown-below",
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="With --input: an answer of a lower score becomes the row's choice that means 'unknown' (column unknown, "
-        "or by its wording). `kovqa evaluate` proposes P.",
     ),
 ]
 HiddenVoteOption = Annotated[

@@ -9,7 +9,7 @@ import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
-from kovqa_cli import options
+from kovqa_cli import decoding_options, options
 from kovqa_cli.commands.predict import (
     answer_question,
     answer_table,
@@ -69,6 +69,7 @@ def caption(
             "[default: ko]",
         ),
     ] = None,
+    max_new_tokens: decoding_options.MaxNewTokensOption = None,
     trust_remote_code: options.TrustRemoteCode = False,
     server: options.CaptionServerOption = None,
     concurrency: options.ConcurrencyOption = 16,
@@ -97,7 +98,7 @@ def caption(
 
     answer_options = AnswerOptions(
         model, "caption", num_beams=beams, precision=require_precision(precision), load=require_load_form(load),
-        caption_instruction=instruction, trust_remote_code=trust_remote_code,
+        instruction=instruction, max_new_tokens=max_new_tokens, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if server:
         refuse_with_server(
@@ -105,7 +106,7 @@ def caption(
                 "--beams": beams is not None,
                 "--precision": precision != "auto",
                 "--load": load != "auto",
-                "--instruction": instruction is not None,
+                "--instruction or --max-new-tokens": instruction is not None or bool(max_new_tokens),
                 "--trust-remote-code": trust_remote_code,
             }
         )

@@ -13,7 +13,7 @@ import typer
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 
-from kovqa_cli import options
+from kovqa_cli import decoding_options, options
 
 if TYPE_CHECKING:
     from kovqa_core.answer.job import AnswerOptions
@@ -27,9 +27,9 @@ def chat(
         Path | None, typer.Option("--image", "-i", metavar="FILE", help="Image. [default: ask for one]")
     ] = None,
     model: options.ModelOption = None,
-    answers: options.AnswerListOption = None,
-    temperature: options.TemperatureOption = None,
-    seed: options.SamplingSeedOption = None,
+    answers: decoding_options.AnswerListOption = None,
+    temperature: decoding_options.TemperatureOption = None,
+    seed: decoding_options.SamplingSeedOption = None,
     precision: options.PrecisionOption = "auto",
     load: options.LoadOption = "auto",
     trust_remote_code: options.TrustRemoteCode = False,

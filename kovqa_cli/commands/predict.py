@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
-from kovqa_cli import options, speech_options
+from kovqa_cli import decoding_options, options, speech_options
 from kovqa_cli.commands.chat import run_chat
 from kovqa_cli.commands.vote import run_vote
 
@@ -36,14 +36,16 @@ def predict(
     batch: options.QuestionBatchOption = None,
     precision: options.PrecisionOption = "auto",
     load: options.LoadOption = "auto",
-    top_k: options.TopKOption = 1,
-    answers: options.AnswerListOption = None,
-    choices: options.ChoicesOption = False,
-    choices_by: options.ChoicesByOption = None,
-    calibrate: options.CalibrateOption = False,
-    unknown_below: options.UnknownBelowOption = None,
-    temperature: options.TemperatureOption = None,
-    seed: options.SamplingSeedOption = None,
+    top_k: decoding_options.TopKOption = 1,
+    answers: decoding_options.AnswerListOption = None,
+    choices: decoding_options.ChoicesOption = False,
+    choices_by: decoding_options.ChoicesByOption = None,
+    calibrate: decoding_options.CalibrateOption = False,
+    unknown_below: decoding_options.UnknownBelowOption = None,
+    temperature: decoding_options.TemperatureOption = None,
+    seed: decoding_options.SamplingSeedOption = None,
+    instruction: decoding_options.InstructionOption = None,
+    max_new_tokens: decoding_options.MaxNewTokensOption = None,
     vote: options.HiddenVoteOption = None,
     server: options.ServerOption = None,
     concurrency: options.ConcurrencyOption = 16,
@@ -74,7 +76,8 @@ def predict(
     other_decoding = decoding != GREEDY_DECODING
     answer_options = AnswerOptions(
         model, decoding=decoding, top_k=top_k, precision=require_precision(precision),
-        load=require_load_form(load), trust_remote_code=trust_remote_code,
+        load=require_load_form(load), instruction=instruction, max_new_tokens=max_new_tokens,
+        trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if vote:
         other_options = (
@@ -88,6 +91,8 @@ def predict(
             kind,
             other_decoding,
             top_k > 1,
+            instruction is not None,
+            max_new_tokens,
             trust_remote_code,
         )
         if output is None or any(other_options):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import kovqa
@@ -56,17 +57,34 @@ def asked(loaded_processor: object, image: Path) -> str:
 def test_a_chat_model_is_asked_for_captions(answer_folder: AnswerFolder, image: Path) -> None:
     folder = answer_folder("vlm")
     for instruction, text in ((None, KOREAN), ("en", ENGLISH)):
-        loaded = load_model(AnswerOptions(folder, "caption", caption_instruction=instruction))
+        loaded = load_model(AnswerOptions(folder, "caption", instruction=instruction))
         assert asked(loaded.processor, image) == text
         assert loaded.info.task == "caption" and loaded.model.generator.max_new_tokens == 64  # type: ignore[attr-defined]
     question = load_model(AnswerOptions(folder))
     assert asked(question.processor, image).startswith("설명서\n무슨 색인가요?\n")
     korean, english = (
-        model_fingerprint(folder, AnswerOptions(folder, "caption", caption_instruction=name))
-        for name in ("ko", "en")
+        model_fingerprint(folder, AnswerOptions(folder, "caption", instruction=name)) for name in ("ko", "en")
     )
     assert name_differences(korean, english) == ["decoded in another way"]
     assert not name_differences(korean, model_fingerprint(folder, AnswerOptions(folder, "caption")))
+
+
+def test_open_answers_are_asked_for_without_a_line_and_may_be_long(
+    answer_folder: AnswerFolder, image: Path
+) -> None:
+    folder, plain = (
+        answer_folder("vlm"),
+        model_fingerprint(answer_folder("vlm"), AnswerOptions(answer_folder("vlm"))),
+    )
+    options = AnswerOptions(folder, instruction="none", max_new_tokens=40)
+    loaded = load_model(options)
+    assert asked(loaded.processor, image) == "설명서\n무슨 색인가요?"
+    assert loaded.model.generator.max_new_tokens == 40  # type: ignore[attr-defined]
+    assert name_differences(plain, model_fingerprint(folder, options)) == ["decoded in another way"]
+    assert name_differences(plain, model_fingerprint(folder, replace(options, instruction=None))) != []
+    for family in ("beit3", "fusion"):
+        with pytest.raises(SettingsError, match=f"family {family} takes no instruction"):
+            load_model(replace(options, model=answer_folder(family)))
 
 
 def test_others_caption_only_what_they_were_trained_to(answer_folder: AnswerFolder) -> None:
@@ -74,7 +92,7 @@ def test_others_caption_only_what_they_were_trained_to(answer_folder: AnswerFold
         with pytest.raises(ModelError, match="was trained for vqa, not for caption"):
             load_model(AnswerOptions(answer_folder(family), "caption"))
     with pytest.raises(SettingsError, match="takes no instruction"):
-        load_model(AnswerOptions(answer_folder("caption"), "caption", caption_instruction="en"))
+        load_model(AnswerOptions(answer_folder("caption"), "caption", instruction="en"))
 
 
 def test_a_table_is_captioned_by_name(

@@ -65,6 +65,15 @@ def test_one_question(kovqa: Kovqa, vllm: Vllm, small: Small) -> None:
     assert vllm.paths[2:] == ["/v1/models", "/v1/chat/completions"]  # which says whether it is kovqa's
 
 
+def test_how_a_server_is_asked(vllm: Vllm, table: Path, tmp_path: Path) -> None:
+    options = AnswerOptions(instruction="none", max_new_tokens=300)
+    with server_backend(vllm.url, options, 4) as backend:
+        run_answer_job(AnswerJob(table, tmp_path / "o.jsonl", options), backend)
+        assert backend.fingerprint == {"served": MODEL, "instruction": "none", "max_tokens": 300}
+    assert {body["max_tokens"] for body in vllm.bodies} == {300}
+    assert all("\n" not in body["messages"][0]["content"][1]["text"] for body in vllm.bodies)
+
+
 def test_no_torch_is_loaded(vllm: Vllm, table: Path, tmp_path: Path) -> None:
     words = ["predict", "--server", vllm.url, "--input", str(table), "-o", str(tmp_path / "o.jsonl")]
     script = (

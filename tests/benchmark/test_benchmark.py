@@ -84,8 +84,9 @@ class FakeModels:
         self.loads[name] += 1
         if name in self.broken:
             raise ModelError(f"{name} is broken", "mend it")
+        asked = {"instruction": answering.instruction, "max_tokens": answering.max_new_tokens}
         fingerprint = {
-            "model": name, "weights": self.weights.get(name, "1"), "decoding": answering.decoding.json_fields(),
+            **asked, "model": name, "weights": self.weights.get(name, "1"), "decoding": answering.decoding.json_fields(),
         }  # fmt: skip
         yield AnswerBackend(answering.model, fingerprint, partial(self.answer, name))
 
@@ -258,7 +259,7 @@ def test_a_judge_scores_open_answers(
         "written",
     )
     assert asked == ["http://x/v1"]
-    assert result.identity["decoding"]["open_ended"] is True  # type: ignore[index]
+    assert (result.identity["instruction"], result.identity["max_tokens"]) == ("none", 1024)
     assert table_cells(result)[-1] == "criteria-judge, 심판"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -20,17 +21,10 @@ from kovqa_core.answer.server_requests import (
     request_reply,
 )
 from kovqa_core.data.answers import tidy_answer
-from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import read_image
 from kovqa_core.data.image_source import read_image_bytes
-from kovqa_core.data.question_prompts import (
-    DEFAULT_INSTRUCTION,
-    DEFAULT_MAX_NEW_TOKENS,
-    NO_INSTRUCTION,
-    OPEN_MAX_NEW_TOKENS,
-    build_prompt,
-)
+from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS, build_prompt
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
@@ -66,13 +60,36 @@ class _ChatCompletion(BaseModel):
 _REPLACEMENT_CHARACTER = "\ufffd"
 
 
+@dataclass(frozen=True)
+class ChatPrompt:
+    """How a model on a server is asked.
+
+    Attributes:
+        instruction: the line below a question; see `build_prompt`.
+        max_tokens: of an answer.
+        lists_choices: the model reads the question's choices, and is asked for a letter; what it writes is the answer.
+    """
+
+    instruction: str = DEFAULT_INSTRUCTION
+    max_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    lists_choices: bool = False
+
+    def json_fields(self) -> dict[str, object]:
+        """What answers must have in common to stand in one file."""
+        choices = {"choices": True} if self.lists_choices else {}
+        return {"instruction": self.instruction, "max_tokens": self.max_tokens, **choices}
+
+
+DEFAULT_PROMPT = ChatPrompt()
+
+
 def request_chat_answer(
     server: ModelServer,
     model: str,
     example: Example,
     image_folder: Path,
     on_progress: OnProgress = ignore_progress,
-    decoding: DecodingOptions = GREEDY_DECODING,
+    prompt: ChatPrompt = DEFAULT_PROMPT,
 ) -> Answer:
     """The answer to one question.
 
@@ -82,35 +99,31 @@ def request_chat_answer(
         example: the question.
         image_folder: folder that its image path starts from.
         on_progress: called when the server is out of reach and the request will be repeated.
-        decoding: with choices, the model reads those of the question and is asked for a letter; what it writes is the
-            answer. The rest is the server's own.
+        prompt: how it is asked.
 
     Raises:
         UnreadableImage: the image cannot be read.
         KovqaError: as `request_reply`.
     """
     try:
-        body = _chat_request(model, example, image_folder, decoding)
+        body = _chat_request(model, example, image_folder, prompt)
     except DataError as error:
         raise UnreadableImage(error.message, error.hint) from None
     completion = request_reply(server, "/chat/completions", _ChatCompletion, body, on_progress)
     return _answer_of(completion, server)
 
 
-def _chat_request(
-    model: str, example: Example, image_folder: Path, decoding: DecodingOptions
-) -> dict[str, object]:
+def _chat_request(model: str, example: Example, image_folder: Path, prompt: ChatPrompt) -> dict[str, object]:
     """A chat completion's request; thinking is switched off."""
     image = {"type": "image_url", "image_url": {"url": image_data_url(image_folder / example.image)}}
-    choices = tuple(map(to_nfc, example.choices)) if decoding.choices else ()
-    instruction = NO_INSTRUCTION if decoding.open_ended else DEFAULT_INSTRUCTION
-    text = build_prompt(to_nfc(example.question), instruction, choices, to_nfc(example.context))
+    choices = tuple(map(to_nfc, example.choices)) if prompt.lists_choices else ()
+    text = build_prompt(to_nfc(example.question), prompt.instruction, choices, to_nfc(example.context))
     question = {"type": "text", "text": text}
     return {
         "model": model,
         "messages": [{"role": "user", "content": [image, question]}],
         "temperature": 0,  # greedy, as ours without options
-        "max_tokens": OPEN_MAX_NEW_TOKENS if decoding.open_ended else DEFAULT_MAX_NEW_TOKENS,
+        "max_tokens": prompt.max_tokens,
         "logprobs": True,  # of the chosen tokens: the score
         # Qwen3 and its like would spend the few tokens of an answer on thinking; other templates ignore it.
         "chat_template_kwargs": {"enable_thinking": False},

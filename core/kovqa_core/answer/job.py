@@ -51,15 +51,16 @@ class AnswerOptions:
 
     Attributes:
         model: run folder, step folder, Hugging Face folder, or a name of the hub; None: the newest finished run for
-            the task.
-            With a server: the name of a model there; None: its only one.
+            the task. With a server: the name of a model there; None: its only one.
         task: "vqa" or "caption".
         decoding: how a model that writes freely answers.
         num_beams: captions followed at once; None: as the model was made.
         top_k: every answer brings so many of the likeliest (`Answer.likeliest`); 1: the answer alone.
         precision: what it computes in: bf16, fp16, fp32, or auto (`models/precision.py`).
         load: in which form its weights are held: 4bit, or auto (`models/load_form.py`).
-        caption_instruction: how a model for questions is asked for captions: "ko", "en", or any text; None: Korean.
+        instruction: the line below a chat model's question, or what it is asked for a caption (`question_prompts`);
+            None: as it was made, captions in Korean.
+        max_new_tokens: of an answer or caption of a model that writes freely; None: as it was made.
         trust_remote_code: see `models.family.LoadOptions`.
     """
 
@@ -70,7 +71,8 @@ class AnswerOptions:
     top_k: int = 1
     precision: str = "auto"
     load: str = "auto"
-    caption_instruction: str | None = None
+    instruction: str | None = None
+    max_new_tokens: int | None = None
     trust_remote_code: bool = field(default=False, kw_only=True)
 
 

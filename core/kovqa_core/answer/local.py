@@ -108,7 +108,7 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
         model, processor = family.read_model_folder(
             folder, options.task, load_options, options.decoding, options.num_beams, options.top_k
         )
-        return folder, _ask_for_captions(info, model, processor, options), model, processor
+        return folder, _set_prompt(info, model, processor, options), model, processor
 
     folder, info, model, processor = read_found_step(
         partial(find_model_folder, options.model, options.task), read
@@ -124,24 +124,31 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
     return LoadedModel(folder, info, model, processor, device, precision, autocast, options.decoding)
 
 
-def _ask_for_captions(
+def _set_prompt(
     info: CheckpointInfo, model: family.FamilyModel, processor: ExampleProcessor, options: AnswerOptions
 ) -> CheckpointInfo:
-    """Have a model for questions caption, where that is the task; what it does from now on.
+    """Have a model asked as the options say, for captions too, where that is the task; what it does from now on.
 
     Raises:
-        SettingsError: an instruction for a model that is asked nothing.
+        SettingsError: an instruction, or a length, for a model that is asked nothing, and writes no text.
     """
-    ask = family.load_family(info.family).ask_for_captions
-    if ask is None or not family.asks_for_captions(info, options.task):
-        if options.caption_instruction is not None:
+    chosen, asks_for_captions = family.load_family(info.family), family.asks_for_captions(info, options.task)
+    if asks_for_captions and chosen.ask_for_captions is not None:
+        chosen.ask_for_captions(model, processor, options.instruction or DEFAULT_CAPTION_INSTRUCTION)
+    if options.instruction is not None or options.max_new_tokens is not None:
+        if chosen.set_prompt is None:
             raise SettingsError(
-                message("answer.no-instruction", "a model that was trained to caption takes no instruction"),
-                message("answer.no-instruction.hint", "leave out --instruction"),
+                message(
+                    "answer.no-instruction",
+                    "a model of family {family} takes no instruction, and its texts have the length it was made for",
+                    family=info.family,
+                ),
+                message("answer.no-instruction.hint", "leave out --instruction and --max-new-tokens"),
             )
-        return info
-    ask(model, processor, options.caption_instruction or DEFAULT_CAPTION_INSTRUCTION)
-    return replace(info, task="caption")
+        chosen.set_prompt(
+            model, processor, None if asks_for_captions else options.instruction, options.max_new_tokens
+        )
+    return replace(info, task="caption") if asks_for_captions else info
 
 
 def _local_device() -> torch.device:

@@ -45,7 +45,7 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
         **({} if is_own else {"precision": options.precision}),
         **({} if options.load == AUTO_FORM else {"load": options.load}),
         **({} if options.top_k == 1 else {"top_k": options.top_k}),
-        **_caption_fields(folder, options),
+        **_prompt_fields(folder, options),
         "model": str(real_path(folder)),
         **({"hub": hub} if hub else {}),
         "weights": digest_model(folder),
@@ -55,9 +55,11 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
     }
 
 
-def _caption_fields(folder: Path, options: AnswerOptions) -> dict[str, object]:
-    """How a model for questions is asked for captions."""
-    if options.task != "caption" or read_checkpoint_info(folder).task == "caption":
-        return {}
-    instruction = options.caption_instruction or DEFAULT_CAPTION_INSTRUCTION
-    return {"instruction": caption_prompt(instruction), "max_tokens": CAPTION_MAX_NEW_TOKENS}
+def _prompt_fields(folder: Path, options: AnswerOptions) -> dict[str, object]:
+    """How a chat model is asked, where that is not as it was made; a model for questions for captions, always."""
+    length = options.max_new_tokens
+    if options.task == "caption" and read_checkpoint_info(folder).task != "caption":
+        instruction = caption_prompt(options.instruction or DEFAULT_CAPTION_INSTRUCTION)
+        return {"instruction": instruction, "max_tokens": length or CAPTION_MAX_NEW_TOKENS}
+    given = {"instruction": options.instruction, "max_tokens": length}
+    return {name: value for name, value in given.items() if value is not None}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kovqa_core.answer.chat_completions import request_chat_answer
+from kovqa_core.answer.chat_completions import ChatPrompt, request_chat_answer
 from kovqa_core.answer.job import (
     AnswerBackend,
     AnsweredRow,
@@ -34,10 +34,9 @@ from kovqa_core.answer.server_requests import (
     connect_server,
     find_served_model,
 )
-from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
-from kovqa_core.errors import AssetError, DataError, ModelError
+from kovqa_core.errors import AssetError, DataError, ModelError, SettingsError
 from kovqa_core.files import real_path, to_nfc
 from kovqa_core.index.reader import is_index_file
 from kovqa_core.messages import Message, message
@@ -50,12 +49,12 @@ _NOTICE_SECONDS = 5.0  # between two notices of a server that is busy: many requ
 
 @dataclass(frozen=True)
 class _RemoteModel:
-    """A model of a server, how many of its likeliest answers are wanted, and how a question is put to it."""
+    """A model of a server, how many of its likeliest answers are wanted, and how it is asked."""
 
     server: ModelServer
     served: ServedModel
     top_k: int
-    decoding: DecodingOptions
+    prompt: ChatPrompt
 
     def request_answer(self, example: Example, image_folder: Path, on_progress: OnProgress) -> Answer:
         """The answer to one question, or a caption; errors name its id, unless they are about all questions.
@@ -69,8 +68,8 @@ class _RemoteModel:
                     self.server, self.served, example, image_folder, self.top_k, on_progress
                 )
             return request_chat_answer(
-                self.server, self.served.id, example, image_folder, on_progress, self.decoding
-            )  # fmt: skip
+                self.server, self.served.id, example, image_folder, on_progress, self.prompt
+            )
         except (DataError, AssetError) as error:
             if not example.id:
                 raise
@@ -122,7 +121,7 @@ def server_backend(
     Raises:
         KovqaError: as `connect_server` and `find_served_model`.
         ModelError: the model is for another task.
-        SettingsError: it does not list so many of its likeliest answers.
+        SettingsError: it does not list so many of its likeliest answers, or takes no instruction.
     """
     with connect_server(url, on_progress) as server:
         remote = _find_remote_model(server, options)
@@ -133,12 +132,7 @@ def server_backend(
                 **({"top_k": remote.top_k} if remote.top_k > 1 else {}),
             }
         else:
-            fingerprint |= {
-                "instruction": DEFAULT_INSTRUCTION,
-                "max_tokens": DEFAULT_MAX_NEW_TOKENS,
-                **({"choices": True} if options.decoding.choices else {}),
-                **({"open_ended": True} if options.decoding.open_ended else {}),
-            }
+            fingerprint |= remote.prompt.json_fields()
         yield AnswerBackend(remote.served.id, fingerprint, partial(_request_answers, remote, concurrency))
 
 
@@ -153,14 +147,6 @@ def _find_remote_model(server: ModelServer, options: AnswerOptions) -> _RemoteMo
             message("answer.served-other-task.hint", "captions need a captioner behind kovqa serve"),
         )  # fmt: skip
     require_top_k(served, options.top_k)
-    if options.decoding.open_ended and served.is_kovqa:
-        raise ModelError(
-            message(
-                "answer.served-short-answers", "model {name} of {url} writes short answers alone",
-                name=served.id, url=redact_url(server.url),
-            ),
-            message("answer.served-short-answers.hint", "kovqa serve is made for them: answer here, without --server"),
-        )  # fmt: skip
     if options.decoding.choices and served.is_kovqa and "choices" not in served.reads:
         raise ModelError(
             message(
@@ -172,7 +158,24 @@ def _find_remote_model(server: ModelServer, options: AnswerOptions) -> _RemoteMo
                 "kovqa serve shows them to models that are trained with them: answer here, without --server",
             ),
         )  # fmt: skip
-    return _RemoteModel(server, served, options.top_k, options.decoding)
+    return _RemoteModel(server, served, options.top_k, _choose_prompt(served, options))
+
+
+def _choose_prompt(served: ServedModel, options: AnswerOptions) -> ChatPrompt:
+    given = options.instruction is not None or options.max_new_tokens is not None
+    if given and served.is_kovqa:
+        raise SettingsError(
+            message(
+                "answer.served-with-own-prompt",
+                "a model behind kovqa serve is asked as it was made, without an instruction or another length",
+            ),
+            message("answer.no-instruction.hint", "leave out --instruction and --max-new-tokens"),
+        )
+    return ChatPrompt(
+        DEFAULT_INSTRUCTION if options.instruction is None else options.instruction,
+        options.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        options.decoding.choices,
+    )
 
 
 def _request_answers(

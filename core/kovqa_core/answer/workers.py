@@ -77,6 +77,8 @@ def write_worker_job(worker_job: WorkerAnswerJob) -> None:
             "batch": job.batch,
             "precision": job.options.precision,
             "load": job.options.load,
+            "instruction": job.options.instruction,
+            "max_new_tokens": job.options.max_new_tokens,
             "top_k": job.options.top_k,
             "kinds": job.question_types,
             "columns": dict(job.columns),
@@ -101,6 +103,8 @@ def read_worker_job(path: Path) -> WorkerAnswerJob:
         # Earlier versions knew none but the model's own.
         precision=fields.get("precision") or own_precision(Path(fields["model"])),
         load=fields.get("load", "auto"),
+        instruction=fields.get("instruction"),
+        max_new_tokens=fields.get("max_new_tokens"),
         trust_remote_code=fields.get("trust_remote_code", False),
     )
     job = AnswerJob(

@@ -17,6 +17,7 @@ from kovqa_core.benchmark.model_labels import label_models
 from kovqa_core.benchmark.set_indexes import SetIndex
 from kovqa_core.benchmark.table import TABLE_FILE, BenchmarkTable, SetFailure, SetScore, write_table
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
+from kovqa_core.data.question_prompts import NO_INSTRUCTION, OPEN_MAX_NEW_TOKENS
 from kovqa_core.download.hub_copies import hub_identity
 from kovqa_core.errors import AssetError, KovqaError, ModelError, SettingsError, Stopped
 from kovqa_core.evaluate.answer_scores import AnswerScores
@@ -33,8 +34,14 @@ from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, ignore_progress
 
 BY_LETTER = DecodingOptions(choices=True)
-OPEN_ENDED = DecodingOptions(open_ended=True)
-_IDENTITY = ("model", "served", "weights", "decoding")  # of what answers depend on
+_IDENTITY = (
+    "model",
+    "served",
+    "weights",
+    "decoding",
+    "instruction",
+    "max_tokens",
+)  # of what answers depend on
 _VERSIONS = ("kovqa", "torch", "transformers")
 
 
@@ -143,10 +150,13 @@ def _score_set(
 ) -> SetScore:
     protocol = index.benchmark.protocol
     chooses, judged = protocol in CHOICE_READERS, protocol in JUDGED_PROTOCOLS
-    decoding = options.choices if chooses else OPEN_ENDED if judged else GREEDY_DECODING
+    answering = replace(
+        options.answering, model=model, decoding=options.choices if chooses else GREEDY_DECODING
+    )
+    if judged:  # which wants whole sentences
+        answering = replace(answering, instruction=NO_INSTRUCTION, max_new_tokens=OPEN_MAX_NEW_TOKENS)
     job = AnswerJob(
-        index.split, predictions,
-        replace(options.answering, model=model, decoding=decoding),
+        index.split, predictions, answering,
         batch=options.batch, allow_left_out=options.allow_left_out, fill_unreadable="", force=options.force,
     )  # fmt: skip
     with _open_backend(options, job.options, on_progress) as backend:

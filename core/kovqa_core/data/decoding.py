@@ -30,7 +30,6 @@ class DecodingOptions:
         calibrated: beside their likelihood for the same question about an empty image.
         temperature: tokens are sampled, below 1 sharper, above 1 flatter; 0: always the likeliest.
         seed: of the samples, which depend on it and the question's id alone.
-        open_ended: an answer may have many sentences; the prompt does not ask for a short one.
     """
 
     answers: tuple[str, ...] = ()
@@ -39,7 +38,6 @@ class DecodingOptions:
     seed: int = 0
     choice_score: str = field(default="letter", kw_only=True)
     calibrated: bool = field(default=False, kw_only=True)
-    open_ended: bool = field(default=False, kw_only=True)
 
     def json_fields(self) -> dict[str, str | bool | float | None]:
         """What predictions must have in common to stand in one file; a list of answers as its SHA-256."""
@@ -49,8 +47,6 @@ class DecodingOptions:
         )
         if self.calibrated:
             others["calibrated"] = True
-        if self.open_ended:
-            others["open_ended"] = True
         digest = hashlib.sha256("\n".join(self.answers).encode()).hexdigest() if self.answers else None
         return {
             "answers": digest,

@@ -202,6 +202,8 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         set_on_text: from now on it tells the first answer of a batch as it grows (to None: to nobody). None: it cannot.
         ask_for_captions: from now on a model for questions describes images, asked by an instruction ("ko", "en", or any
             text); None: it captions where it was trained to, and nowhere else.
+        set_prompt: from now on questions are asked with this line below them, and answers have at most so many tokens
+            (of either None: as before); None: its models read the question alone, and write no text.
         has_four_bit: can its models be held in 4 bits (`LoadOptions.four_bit`)?
         prompt_columns: what it reads of a row besides its question, of "context" and "choices"; None: neither.
         has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
@@ -222,6 +224,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     set_top_k: Callable[[ModelType, int], None] | None = None
     set_on_text: Callable[[ModelType, Callable[[str], None] | None], None] | None = None
     ask_for_captions: Callable[[ModelType, ProcessorType, str], None] | None = None
+    set_prompt: Callable[[ModelType, ProcessorType, str | None, int | None], None] | None = None
     has_four_bit: bool = False
     has_remote_code: bool = False
     prompt_columns: Callable[[ProcessorType], Sequence[str]] | None = None

@@ -327,6 +327,16 @@ def set_on_text(model: VlmModel, on_text: Callable[[str], None] | None) -> None:
     model.on_text = on_text
 
 
+def set_prompt(
+    model: VlmModel, processor: VlmProcessor, instruction: str | None, max_new_tokens: int | None
+) -> None:
+    """From now on questions are asked with this instruction, and texts have at most so many tokens; None: as before."""
+    if instruction is not None:
+        processor.instruction = instruction
+    if max_new_tokens is not None:
+        model.generator = replace(model.generator, max_new_tokens=max_new_tokens)
+
+
 def ask_for_captions(model: VlmModel, processor: VlmProcessor, instruction: str) -> None:
     """From now on the model describes images: each is shown with this instruction alone."""
     processor.caption_prompt = caption_prompt(instruction)
@@ -352,6 +362,7 @@ FAMILY = ModelFamily(
     set_top_k=set_top_k,
     set_on_text=set_on_text,
     ask_for_captions=ask_for_captions,
+    set_prompt=set_prompt,
     has_four_bit=True,
     prompt_columns=prompt_columns,
     has_remote_code=True,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from torch.nn import functional
 
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions, one_answer_error
 from kovqa_core.data.example import Answer
-from kovqa_core.data.question_prompts import OPEN_MAX_NEW_TOKENS
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
@@ -235,9 +233,6 @@ class VlmModel(FamilyModel):
 
     def set_decoding(self, decoding: DecodingOptions) -> None:
         """From now on the model answers in this way."""
-        if decoding.open_ended != self.decoding.open_ended:  # else captions have a length of their own
-            most = OPEN_MAX_NEW_TOKENS if decoding.open_ended else self.config.max_new_tokens
-            self.generator = replace(self.generator, max_new_tokens=most)
         self.decoding = decoding
         self.answer_trie = (
             generation.build_answer_trie(self.generator, decoding.answers) if decoding.answers else None

@@ -78,7 +78,6 @@ class VlmProcessor:
         # Whole texts are compared as answers to the question alone, as a model that writes freely was trained.
         self.list_choices = decoding.choices and decoding.choice_score == "letter"
         self.adds_blank_images = decoding.calibrated
-        self.instruction = NO_INSTRUCTION if decoding.open_ended else self.config.instruction
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers, or that one's letter; errors name its id."""
