@@ -23,13 +23,14 @@ FLAGS = {
     "predict": (
         "--image -i --question --speech --speech-model --speak --speak-model --input "
         "--images --column --kind --output -o --model --profile -p --batch --precision "
-        "--load --top-k --answers --choices --choices-by --calibrate --unknown-below --temperature --seed --instruction --max-new-tokens "
-        "--server --concurrency --fill-unreadable --allow-left-out "
+        "--load --top-k --answers --choices --choices-by --calibrate --unknown-below --temperature --seed "
+        "--instruction --max-new-tokens --server --concurrency --fill-unreadable --allow-left-out "
         "--allow-outside --trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
         "--image -i --input --images --column --output -o --model --beams --batch --precision --load --instruction "
-        "--max-new-tokens --server --concurrency --fill-unreadable --allow-left-out --allow-outside --trust-remote-code --force --json --quiet -q"
+        "--max-new-tokens --server --concurrency --fill-unreadable --allow-left-out --allow-outside "
+        "--trust-remote-code --force --json --quiet -q"
     ),
     "chat": "--image -i --model --answers --temperature --seed --precision --load --trust-remote-code --json --quiet -q",
     "vote": "--output -o --by --json --quiet -q",
