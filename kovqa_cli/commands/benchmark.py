@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from kovqa_core.messages import message
 
-from kovqa_cli import completion, options
+from kovqa_cli import completion, decoding_options, options
 from kovqa_cli.commands.predict import refuse_with_server
 from kovqa_cli.judge_options import (
     JudgeModelOption,
