@@ -58,8 +58,7 @@ class AnswerOptions:
         top_k: every answer brings so many of the likeliest (`Answer.likeliest`); 1: the answer alone.
         precision: what it computes in: bf16, fp16, fp32, or auto (`models/precision.py`).
         load: in which form its weights are held: 4bit, or auto (`models/load_form.py`).
-        instruction: the line below a chat model's question, or what it is asked for a caption (`question_prompts`);
-            None: as it was made, captions in Korean.
+        instruction: below a chat model's question, or of a caption (`question_prompts`); None: as it was made, Korean.
         max_new_tokens: of an answer or caption of a model that writes freely; None: as it was made.
         trust_remote_code: see `models.family.LoadOptions`.
     """
@@ -140,9 +139,7 @@ class AnswerJob:
 
 
 _DUPLICATE = message("answer.row-twice", "the same question is in an earlier row")
-_MORE_COLUMNS = (
-    4  # of predictions, besides the input's: answer, score and likeliest, and id where it has none
-)
+_MORE_COLUMNS = 4  # of predictions, besides the input's: answer, score, likeliest, and id where it has none
 AnsweredRow = tuple[QuestionRow, Answer | RowFault]
 # From a job and those of its rows that have no answer yet to these rows, as they come, in any order.
 AnswerRows = Callable[[AnswerJob, Sequence[QuestionRow], OnProgress], Iterator[AnsweredRow]]
