@@ -42,6 +42,18 @@ def export(
             help="For onnxruntime, of BEiT-3 and fusion models: networks, tokenizer and a program, without torch.",
         ),
     ] = False,
+    licence: Annotated[
+        str,
+        typer.Option("--licence", help="For its card. [default: its base's, if known]", metavar="NAME"),
+    ] = "",
+    scores: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--scores",
+            help="Predictions and the split they answer: their score goes into the card.",
+            metavar="FILE SPLIT",
+        ),
+    ] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -63,11 +75,18 @@ def export(
         if onnx:
             from kovqa_core.export.onnx_export import export_onnx
 
-            report = export_onnx(model, output, on_progress)
+            report = export_onnx(model, output, on_progress, licence, scores)
             models.print_exported_model(report, as_json=json, quiet=quiet)
             return
         report = export_checkpoint(
-            model, output, load_options, as_upstream=as_upstream, verify=verify, on_progress=on_progress
+            model,
+            output,
+            load_options,
+            as_upstream=as_upstream,
+            verify=verify,
+            licence=licence,
+            scored=scores,
+            on_progress=on_progress,
         )
     models.print_exported_model(report, as_json=json, quiet=quiet)
 

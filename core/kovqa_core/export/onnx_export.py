@@ -10,7 +10,9 @@ import torch
 
 from kovqa_core.data.answers import write_answers
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.export.export_model import ExportReport, has_our_card, model_card
+from kovqa_core.export.export_model import ExportReport, has_our_card
+from kovqa_core.export.model_card import CardScore, licence_of_bases, model_card, score_predictions
+from kovqa_core.export.model_origin import find_model_origin
 from kovqa_core.export.onnx_graphs import OnnxModel, require_onnx_libraries, run_graphs, write_graph
 from kovqa_core.files import read_text, write_json, write_text
 from kovqa_core.messages import message
@@ -44,6 +46,8 @@ def export_onnx(
     model: Path,
     folder: Path,
     on_progress: OnProgress = ignore_progress,
+    licence: str = "",
+    scored: tuple[Path, Path] | None = None,
 ) -> ExportReport:
     """Write a model for onnxruntime, checked, whole or not at all.
 
@@ -54,6 +58,7 @@ def export_onnx(
         model: run folder (its best step) or step folder.
         folder: what to write; see `write_new_folder`.
         on_progress: called with notes.
+        licence, scored: as of `export_checkpoint`.
 
     Raises:
         MachineError: the libraries are not installed.
@@ -62,11 +67,14 @@ def export_onnx(
     """
     require_new_folder(folder, has_our_card)
     require_onnx_libraries()
+    scores = (score_predictions(*scored),) if scored else ()
     with hold_found_step(partial(find_model_folder, model, "")) as step:
-        return _export_step(step, folder, on_progress)
+        return _export_step(step, folder, licence, scores, on_progress)
 
 
-def _export_step(step: Path, folder: Path, on_progress: OnProgress) -> ExportReport:
+def _export_step(
+    step: Path, folder: Path, licence: str, scores: tuple[CardScore, ...], on_progress: OnProgress
+) -> ExportReport:
     require_closed_folder(step)
     info = read_checkpoint_info(step)
     if info.family not in ONNX_MODELS:
@@ -81,6 +89,7 @@ def _export_step(step: Path, folder: Path, on_progress: OnProgress) -> ExportRep
         )
     onnx_model = _read_onnx_model(step, info.family, info.task)
     differences: list[float] = []
+    origin = find_model_origin(step, info)
 
     def fill(unfinished: Path) -> None:
         for graph in onnx_model.graphs:
@@ -93,13 +102,16 @@ def _export_step(step: Path, folder: Path, on_progress: OnProgress) -> ExportRep
         library = "tokenizers" if onnx_model.tokenizer[0].endswith(".json") else "sentencepiece"
         function, arguments = _EXAMPLE_CALLS[info.task]
         loading = _LOADING_CODE.format(library=library, function=function, arguments=arguments)
-        write_text(unfinished / "README.md", model_card(step, info, loading))
+        card = model_card(step, info, origin, loading, licence, scores, opens_here=False)
+        write_text(unfinished / "README.md", card)
 
     with output_lock(folder):
         require_new_folder(folder, has_our_card)
         write_new_folder(folder, fill, on_progress)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return ExportReport(step, folder, tuple(files), onnx_difference=differences[0])
+    return ExportReport(
+        step, folder, tuple(files), onnx_difference=differences[0], origin=origin, licence=licence or licence_of_bases(origin)
+    )
 
 
 def _read_onnx_model(step: Path, family_name: str, task: str) -> OnnxModel:

@@ -1,0 +1,145 @@
+"""What a model was made of: base models with their licences, and the data it was trained on, as far as they are known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
+from kovqa_core.download.find_asset import asset_holding_file
+from kovqa_core.download.hub_copies import hub_identity, hub_name_of_path, parse_hub_name
+from kovqa_core.download.table import Asset, load_assets
+from kovqa_core.errors import KovqaError
+from kovqa_core.files import read_json
+from kovqa_core.index.report import IndexReport, read_report
+from kovqa_core.models.checkpoint_info import CheckpointInfo
+from kovqa_core.runs.folder import is_huggingface_folder
+from kovqa_core.settings import run
+
+# Data sets of AI-Hub, under whatever name: its terms hold for what is made of them, too.
+_AIHUB_SOURCES = ("aihub", "aihub101", "nia", "bok-vqa")
+_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?commercial|research", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model that another one began with.
+
+    Attributes:
+        name: its folder, file or asset.
+        repository: OWNER/NAME of the hub; "": nobody knows.
+        licence: the hub's name of it (`apache-2.0`), of its own card; "": it has none here.
+        terms: in words, of kovqa's table of assets.
+        is_gated: does its card ask people to agree first?
+    """
+
+    name: str
+    repository: str = ""
+    licence: str = ""
+    terms: str = ""
+    is_gated: bool = False
+
+    @property
+    def is_non_commercial(self) -> bool:
+        """Does its licence say so?"""
+        return bool(_NON_COMMERCIAL.search(f"{self.licence} {self.terms}"))
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """Base models, the run, and the index it was trained on, where they are still there."""
+
+    bases: tuple[BaseModel, ...]
+    run: run.Run | None
+    index: IndexReport | None
+
+    @property
+    def is_of_aihub(self) -> bool:
+        """Was it trained on data of AI-Hub?"""
+        return self.index is not None and self.index.source in _AIHUB_SOURCES
+
+    @property
+    def dataset_repositories(self) -> list[str]:
+        """OWNER/NAME of the data on the hub; of a user's own none."""
+        known = BENCHMARK_SETS.get(self.index.source) if self.index else None
+        return [known.repository] if known and parse_hub_name(known.repository) else []
+
+
+def find_model_origin(step: Path, info: CheckpointInfo) -> ModelOrigin:
+    """What is known of a checkpoint folder's origin; nothing is guessed, and nothing fetched."""
+    made_by = _run_of(step)
+    return ModelOrigin(tuple(_base_models(step, info, made_by)), made_by, _index_of(step, made_by))
+
+
+def _run_of(step: Path) -> run.Run | None:
+    file = step.parent / run.RUN_FILE
+    try:
+        return run.read_run(file) if file.is_file() else None
+    except KovqaError:
+        return None
+
+
+def _index_of(step: Path, made_by: run.Run | None) -> IndexReport | None:
+    """The report of the index; None where it is gone, or another one was written there since."""
+    folder = Path(made_by.recipe.data.index) if made_by and made_by.recipe.data.index else None
+    if folder is None or not (folder / "index.json").is_file():
+        return None
+    index_answers, model_answers = folder / "answers.txt", step / "answers.txt"
+    if model_answers.is_file() and (
+        not index_answers.is_file() or index_answers.read_bytes() != model_answers.read_bytes()
+    ):
+        return None
+    try:
+        return read_report(folder)
+    except KovqaError:
+        return None
+
+
+def _base_models(step: Path, info: CheckpointInfo, made_by: run.Run | None) -> list[BaseModel]:
+    if is_huggingface_folder(step):
+        return [_described(str(step), step)]
+    if info.family == "vlm":
+        name = read_json(step / "config.json").get("base") if (step / "config.json").is_file() else None
+        return [_described(str(name), Path(str(name)))] if name else []
+    names = (made_by.recipe.model if made_by else {}) or {}
+    keys = ("question", "picture") if info.family == "fusion" else ("weights",)
+    if names.get("random_init"):
+        return []
+    return [_described(str(names[key]), Path(str(names[key]))) for key in keys if names.get(key)]
+
+
+def _described(name: str, folder: Path) -> BaseModel:
+    """What the base's own card says, else kovqa's table of assets."""
+    named = hub_name_of_path(name) or parse_hub_name(name)
+    repository = named.repo if (named and not folder.exists()) or (named and hub_name_of_path(name)) else ""
+    repository = repository or hub_identity(folder).partition("@")[0] if folder.is_dir() else repository
+    asset = _asset_of(folder.name)
+    if asset is not None and not repository:
+        repository = asset.repo
+    licence, is_gated = _card_licence(folder / "README.md")
+    terms = asset.source_of().licence if asset is not None else ""
+    return BaseModel(repository or folder.name, repository, licence, terms, is_gated)
+
+
+def _asset_of(name: str) -> Asset | None:
+    assets = load_assets()
+    asset = assets.get(name) or assets.get(asset_holding_file(name) or "")
+    return asset if asset is None or not asset.dataset else None
+
+
+def _card_licence(card: Path) -> tuple[str, bool]:
+    """Licence of a model card, and whether it asks people to agree; "" where there is no card, or it says nothing."""
+    if not card.is_file():
+        return "", False
+    from huggingface_hub import ModelCard
+
+    try:
+        data = ModelCard.load(card).data.to_dict()
+    except Exception:  # whatever its YAML is: it says nothing then
+        return "", False
+    licence = data.get("license")
+    if licence == "other":
+        licence = data.get("license_name")
+    is_gated = any(str(key).startswith("extra_gated") for key in data)
+    return licence if isinstance(licence, str) else "", is_gated
