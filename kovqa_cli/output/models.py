@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message, shell_quote
 
-from kovqa_cli.output.console import print_outcome, shell_path, short_path
+from kovqa_cli.output.console import print_note, print_outcome, print_warnings, shell_path, short_path
 
 if TYPE_CHECKING:
     from kovqa_core.export.export_model import ExportReport
+    from kovqa_core.export.push_folder import PushReport, PushTarget
     from kovqa_core.export.verify_export import VerifyReport
     from kovqa_core.models.imported_checkpoint import ImportedCheckpoint
     from kovqa_core.models.vlm.import_llava import ImportedLlava
@@ -127,8 +132,56 @@ def _next_command(folder: Path, task: str = "vqa") -> str:
     )
 
 
-def print_exported_model(report: ExportReport, *, as_json: bool, quiet: bool) -> None:
-    """What was written, and where it says how to load it."""
+def require_somebody_to_ask() -> None:
+    """See, before hours of work, that somebody can be asked whether to publish a model.
+
+    Raises:
+        SettingsError: there is no terminal.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("CI", "") not in ("", "false"):
+        raise SettingsError(
+            message("export.nobody-to-ask", "--push asks before it sends anything, and there is no terminal"),
+            message("export.nobody-to-ask.hint", "say --yes, or run it in a terminal"),
+        )
+
+
+def print_what_is_pushed(report: ExportReport, target: PushTarget) -> None:
+    """Files, where they would go, and what speaks against it."""
+    from kovqa_core.export.push_folder import publication_warnings
+
+    for file in report.files:
+        print_note(f"{(report.folder / file).stat().st_size / 1e6:>10,.1f} MB  {file}")
+    print_warnings(publication_warnings(report.origin, report.licence))
+    size = sum((report.folder / file).stat().st_size for file in report.files)
+    print_note(
+        message(
+            "export.push-target",
+            "{size:,.1f} MB to {endpoint}/{name}, as {account}",
+            size=size / 1e6, endpoint=target.endpoint, name=target.repository, account=target.account,
+        )
+    )  # fmt: skip
+
+
+def confirm_push(target: PushTarget) -> bool:
+    """Ask."""
+    who = (
+        message("export.for-everybody", "everybody will see it")
+        if target.is_public
+        else message("export.private", "private")
+    )
+    question = message("export.push-question", "Send it to {name} ({who})?", name=target.repository, who=who)
+    return typer.confirm(question, err=True)
+
+
+def commit_text(report: ExportReport) -> str:
+    """The first line of a commit."""
+    return f"Exported by kovqa: {report.step.name}"
+
+
+def print_exported_model(
+    report: ExportReport, pushed: PushReport | None, *, as_json: bool, quiet: bool
+) -> None:
+    """What was written, and where it says how to load it; where it was sent."""
     notes = [*report.notes, *([_verified(report.verified)] if report.verified else [])]
     note = message(
         "export.written",
@@ -151,6 +204,13 @@ def print_exported_model(report: ExportReport, *, as_json: bool, quiet: bool) ->
             difference=report.onnx_difference,
         )
         notes.append(checked)
+    if pushed:
+        fields["pushed"] = asdict(pushed)
+        notes.append(
+            message(
+                "export.pushed", "sent to {url}, commit {commit}", url=pushed.url, commit=pushed.commit[:12]
+            )
+        )
     print_outcome(short_path(report.folder), fields, [note, *notes], as_json=as_json, quiet=quiet)
 
 

@@ -35,7 +35,10 @@ FLAGS = {
     "chat": "--image -i --model --answers --temperature --seed --precision --load --trust-remote-code --json --quiet -q",
     "vote": "--output -o --by --json --quiet -q",
     "explain": "--image -i --question --output -o --method --model --load --trust-remote-code --json --quiet -q",
-    "export": "--output -o --as-upstream --verify --onnx --licence --scores --trust-remote-code --json --quiet -q",
+    "export": (
+        "--output -o --as-upstream --verify --onnx --licence --scores --push --public --yes -y "
+        "--trust-remote-code --json --quiet -q"
+    ),
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": (
         "--predictions --sample --output -o --fill --column --answers-as --upload --team --memo --force --json --quiet -q"

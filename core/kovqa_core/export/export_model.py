@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from kovqa_core.errors import SettingsError
-from kovqa_core.export.model_card import CardScore, model_card, score_predictions
+from kovqa_core.export.model_card import CardScore, licence_of_bases, model_card, score_predictions
 from kovqa_core.export.model_origin import ModelOrigin, find_model_origin
 from kovqa_core.export.verify_export import VerifyReport, verify_export
 from kovqa_core.files import read_bytes, write_text
@@ -34,6 +34,7 @@ class ExportReport:
         notes: of the family.
         onnx_difference: the largest between logits of torch and of onnxruntime; None: nothing for onnxruntime.
         origin: what the model was made of.
+        licence: that its card states; "": none.
     """
 
     step: Path
@@ -43,6 +44,7 @@ class ExportReport:
     notes: tuple[str, ...] = ()
     onnx_difference: float | None = None
     origin: ModelOrigin | None = None
+    licence: str = ""
 
 
 def export_checkpoint(
@@ -125,9 +127,7 @@ def _export_step(
     def fill(partial_folder: Path) -> None:
         written = write_files(step, partial_folder, options)
         notes.extend(written.notes)
-        card = model_card(
-            step, info, origin, written.loading, licence, scores, opens_here=not as_upstream
-        )
+        card = model_card(step, info, origin, written.loading, licence, scores, opens_here=not as_upstream)
         write_text(partial_folder / "README.md", card)
         if verify:
             verified.append(verify_export(step, partial_folder, options, on_progress))
@@ -136,7 +136,16 @@ def _export_step(
         require_new_folder(folder, has_our_card)
         write_new_folder(folder, fill, on_progress)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return ExportReport(step, folder, tuple(files), verified[0] if verified else None, tuple(notes), None, origin)
+    return ExportReport(
+        step,
+        folder,
+        tuple(files),
+        verified[0] if verified else None,
+        tuple(notes),
+        None,
+        origin,
+        licence or licence_of_bases(origin),
+    )
 
 
 def has_our_card(folder: Path) -> bool:

@@ -110,7 +110,12 @@ def _export_step(
         write_new_folder(folder, fill, on_progress)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return ExportReport(
-        step, folder, tuple(files), onnx_difference=differences[0], origin=origin, licence=licence or licence_of_bases(origin)
+        step,
+        folder,
+        tuple(files),
+        onnx_difference=differences[0],
+        origin=origin,
+        licence=licence or licence_of_bases(origin),
     )
 
 
