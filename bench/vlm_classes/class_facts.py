@@ -45,6 +45,32 @@ _LLAVA = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_add
 _LLAVA_CONFIG = {"image_seq_length": 16}
 
 CLASS_FACTS: dict[str, ClassFacts] = {
+    "chameleon": ClassFacts(
+        {
+            "vocabulary_map": {
+                "<image>": "id:<image>",
+                **{f"IMGIMGA{letter}A": 300 + number for number, letter in enumerate("ABCDEFGH")},
+            },
+            "vq_config.num_embeddings": 8,
+            "vq_config.base_channels": 32,
+            "vq_config.latent_channels": 8,
+            "vq_config.channel_multiplier": [1, 1],
+            "vq_config.num_res_blocks": 1,
+            "vq_config.resolution": 32,
+            "image_token_id": "id:<image>",
+        },
+        processor={"image_seq_length": 256},
+    ),
+    "deepseek_ocr2": ClassFacts({"text_config.mlp_layer_types": ["dense", "sparse"]}),
+    "ernie4_5_vl_moe": ClassFacts(
+        {
+            "text_config.rope_parameters.mrope_section": [3, 3, 2],
+            "text_config.moe_intermediate_size": [32, 32],
+        },
+        video={"draw_on_frames": False},
+        image_text="<image_start><image><image_end>",
+    ),
+    "gemma3n": ClassFacts({"text_config.intermediate_size": 64, "text_config.num_kv_shared_layers": 0, "text_config.activation_sparsity_pattern": [0.0, 0.0], "text_config.hidden_size_per_layer_input": 16, "text_config.vocab_size_per_layer_input": 300, "text_config.pad_token_id": 0, "vision_config.hidden_size": 2048, "vision_soft_tokens_per_image": 256}, image={"size": {"height": 768, "width": 768}}, processor={"image_seq_length": 256}),
     "gemma4": ClassFacts(
         {
             "vision_config": {
@@ -65,6 +91,46 @@ CLASS_FACTS: dict[str, ClassFacts] = {
         image={"max_soft_tokens": 70, "pooling_kernel_size": 2},
         parts={"feature_extractor": "Gemma4AudioFeatureExtractor"},
     ),
+    "glm5_next": ClassFacts(
+        {
+            "text_config.qk_rope_head_dim": 0,
+            "text_config.qk_head_dim": 16,
+            "text_config.index_topk": 64,
+            "text_config.index_head_dim": 16,
+            "text_config.index_n_heads": 2,
+        }
+    ),
+    "idefics": ClassFacts({"alpha_initializer": "ones"}),
+    "mllama": ClassFacts(
+        {
+            "vision_config.max_num_tiles": 2,
+            "vision_config.supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
+            "vision_config.intermediate_layers_indices": [0],
+            "vision_config.num_global_layers": 1,
+            "vision_config.vision_output_dim": 64,
+            "text_config.cross_attention_layers": [1],
+        },
+        image={"max_image_tiles": 2},
+    ),
+    "muse_glimmer": ClassFacts(
+        {
+            "vision_config.out_hidden_size": 128,
+            "vision_config.projector_hidden_size": 32,
+            "out_hidden_size": 128,
+        }
+    ),
+    "muse_spark": ClassFacts({"audio_config.num_hidden_layers": 4, "audio_config.hidden_sizes": [8, 8, 16, 32], "vision_config.out_hidden_size": 128, "vision_config.projector_hidden_size": 32, "out_hidden_size": 128}, parts={"feature_extractor": "MuseSparkFeatureExtractor"}),
+    "qwen4_exp": ClassFacts(
+        {
+            "text_config.indexer_n_heads": 2,
+            "text_config.indexer_kv_heads": 1,
+            "text_config.indexer_head_dim": 16,
+            "text_config.indexer_budget": 64,
+            "text_config.indexer_compress_ratio": 4,
+            "text_config.ngram_vocab_size_base": 200,
+            "text_config.ple_embed_dim": 32,
+        }
+    ),
     "video_llava": ClassFacts(
         {"image_seq_length": 16},
         processor={"patch_size": 8},
@@ -78,14 +144,17 @@ CLASS_FACTS: dict[str, ClassFacts] = {
                 "rope_theta": 10000.0,
                 "mrope_section": [2, 2, 2, 2],
             },
-        }
+        },
+        image_text="<image_start><image><image_end>",
     ),
     "idefics3": ClassFacts(
         image={"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}},
         processor={"image_seq_len": 4},
     ),
     "smolvlm": ClassFacts(
+        {"scale_factor": 2},
         image={"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}},
+        video={"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}},
         processor={"image_seq_len": 4},
     ),
     "cohere_compass": ClassFacts(
@@ -194,7 +263,15 @@ CLASS_FACTS: dict[str, ClassFacts] = {
         video_class="Gemma4VideoProcessor",
         parts={"feature_extractor": "Gemma4AudioFeatureExtractor"},
     ),
-    "dots3_note": ClassFacts(parts={"feature_extractor": "WhisperFeatureExtractor"}),
+    "dots3_note": ClassFacts(
+        {
+            "vision_config.adapter_in_dim": 32,
+            "vision_config.adapter_out_dim": 32,
+            "audio_config.adapter_input_size": 32,
+            "audio_config.adapter_out_dim": 32,
+        },
+        parts={"feature_extractor": "WhisperFeatureExtractor"},
+    ),
     "evolla": ClassFacts(parts={"protein_tokenizer": "tokenizer"}),
     "fast_vlm": ClassFacts(
         processor=_LLAVA | {"num_additional_image_tokens": 0},
@@ -240,10 +317,11 @@ CLASS_FACTS: dict[str, ClassFacts] = {
         image={"size": {"longest_edge": 64}}, processor={"patch_size": 8, "spatial_merge_size": 2}
     ),
     "llama4": ClassFacts(
-        config={
+        {
             "vision_config.intermediate_size": 128,
             "vision_config.vision_output_dim": 32,
             "vision_config.projector_input_dim": 32,
+            "image_token_index": "id:<|patch|>",
         },
         image={"max_patches": 2},
         processor={"patch_size": 8},

@@ -306,9 +306,11 @@ def write_tiny_model(model_type: str, folder: Path, texts: tuple[str, ...]) -> A
     torch.manual_seed(0)
     net = hf.AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():
-        for parameter in net.parameters():  # widely spread, so that answers are decisive
+        for name, parameter in net.named_parameters():  # widely spread, so that answers are decisive
             if parameter.ndim > 1 and parameter.is_floating_point():
                 parameter.normal_(0, 0.15)
+            elif re.search("gate|alpha", name) and not parameter.any():
+                parameter.fill_(0.5)  # new layers that look at images begin shut
     tokenizer = processor.tokenizer
     net.generation_config = hf.GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,

@@ -113,7 +113,7 @@ def _note(trial: Trial, folder: Path, step: str, check: Callable[[], None]) -> N
             trial.held.append(step)
         return
     if not trial.reason:
-        trial.reason, trial.refused = f"{step}: {reason}" if step else reason, refused
+        trial.reason, trial.refused = f"{step or 'no tiny model of it was made'}: {reason}", refused
 
 
 def _write(trial: Trial, base: Path, texts: tuple[str, ...]) -> None:

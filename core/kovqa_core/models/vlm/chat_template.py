@@ -18,8 +18,8 @@ from kovqa_core.messages import message
 from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, HfTokenizer
 
 _SHOWN_TOKENS = 3  # of a difference, in an error
-# Processors that need what sanitised texts come without: places of letters, types of tokens (docs/surprises.md).
-_UNSANITISED_PROCESSORS = ("Idefics3Processor", "PaliGemmaProcessor")
+# Processors that ask where letters lie among tokens, which sanitised texts do not tell (docs/surprises.md).
+_UNSANITISED_PROCESSORS = ("Idefics3Processor",)
 
 
 @dataclass(frozen=True)

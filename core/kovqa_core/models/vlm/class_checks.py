@@ -15,6 +15,10 @@ from kovqa_core.messages import Message, message
 from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.models.vlm.hf_libraries import transformers
 
+# Sees its prompt in both directions and its answer in one, and is told by numbers of tokens, which a chat does not have,
+# where the one ends.
+_TWO_WAY_PROMPTS = ("paligemma",)
+
 
 def require_chat_class(folder: Path) -> None:
     """See that the class which a configuration names can read an image and continue a text.
@@ -49,6 +53,11 @@ def require_chat_class(folder: Path) -> None:
 
 
 def _class_problem(kind: Any, settings: dict[str, Any]) -> Message | None:
+    if settings["model_type"] in _TWO_WAY_PROMPTS:
+        return message(
+            "vlm.class-of-two-way-prompts",
+            "it reads a prompt in both directions, which a chat cannot be put into",
+        )
     arguments = inspect.signature(kind.forward).parameters
     default = transformers.CONFIG_MAPPING[settings["model_type"]]()
     is_pair = (
@@ -63,6 +72,11 @@ def _class_problem(kind: Any, settings: dict[str, Any]) -> Message | None:
         )
     if not sees:
         return message("vlm.class-without-images", "this class reads no images")
+    if kind.can_generate() and kind.generate is not transformers.GenerationMixin.generate:
+        # Such as Janus's hand on no logits processor, by which answers are scored, sampled and chosen.
+        return message(
+            "vlm.class-with-own-generate", "this class writes in a way of its own, past what scores answers"
+        )
     if not kind.can_generate():
         return message("vlm.class-without-text", "this class writes no text")
     return None

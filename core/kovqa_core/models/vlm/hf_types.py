@@ -72,6 +72,7 @@ class HfProcessor(Protocol):
 
     tokenizer: HfTokenizer
     image_processor: object
+    model_input_names: Sequence[str]
     chat_template: str | dict[str, str] | None
 
     def apply_chat_template(

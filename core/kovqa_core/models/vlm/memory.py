@@ -30,8 +30,13 @@ _NF4_BYTES = 0.5 + 8 / 64 / 8 + 32 / 64 / 256
 _MAX_HEADER_BYTES = 100_000_000  # bytes, as in the safetensors library
 
 # transformers' names of what lies between image and text, and of the text model; all else is the vision tower.
-_PROJECTOR_PATTERN = re.compile(r"\b\w*(projector|merger|connector)\w*\b")
-_LANGUAGE_PATTERN = re.compile(r"\b(language_model|text_model|lm_head|embed_tokens)\b")
+_PROJECTOR_PATTERN = re.compile(
+    r"\b(\w*(projector|merger|connector)\w*|aligner|embed_vision|vision_adapter|vision_projection|resampler_model)\b"
+)
+# A text model without a name of its own has its layers right below the model: Chameleon, Idefics 1.
+_LANGUAGE_PATTERN = re.compile(
+    r"\b(language_model|text_model|lm_head|embed_tokens)\b|^(base_model\.model\.)?model\.(gated_cross_attn_)?(layers|norm)\b"
+)
 # In files of the Hub it is the other way round: only the vision tower's names are known.
 _VISION_PATTERN = re.compile(r"\bvis(ual|ion)\w*")
 

@@ -163,6 +163,13 @@ class VlmProcessor:
         left_out = [item.id for item in items if item.id not in ids]
         return ModelBatch(tensors, ids, left_out, [row.choices for row in rows])
 
+    def _processor_arguments(self) -> dict[str, object]:
+        arguments: dict[str, object] = {"padding": True, "padding_side": "right"}
+        # Cosmos 3 names them among what its network takes, and does not make them unless told to.
+        if "mm_token_type_ids" in self.hf.model_input_names:
+            arguments["return_mm_token_type_ids"] = True
+        return arguments
+
     def _processed(self, rows: Sequence[VlmItem]) -> dict[str, Tensor]:
         """What the base model's processor makes of chats: token ids [B, N], and images in a shape of its own."""
         if not rows:
@@ -171,7 +178,7 @@ class VlmProcessor:
             processed = self.hf.apply_chat_template(
                 [row.turns for row in rows],
                 return_tensors="pt",
-                processor_kwargs={"padding": True, "padding_side": "right"},
+                processor_kwargs=self._processor_arguments(),
                 **chat_template.template_arguments(self.hf, add_generation_prompt=rows[0].answer is None),
             )
         except ValueError as error:
@@ -189,7 +196,9 @@ class VlmProcessor:
                     "use images of one shape, or take one row at a time",
                 ),
             ) from error
-        return {name: value for name, value in processed.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in processed.items() if isinstance(value, Tensor)}
+        # Llama 4's images come in 16 bits, which a network in 32 does not take.
+        return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
 def _with_blank_image(item: VlmItem) -> VlmItem:
@@ -264,9 +273,11 @@ def left_pad_prompts(tensors: dict[str, Tensor], pad_token_id: int) -> PromptTen
         if name in ("labels", "prompt_lengths"):
             continue
         # A name's end is not enough: tensors of images may end in _ids, too, and have a shape of their own.
-        if name.endswith(_PER_TOKEN_SUFFIXES) and value.shape == shape:
-            value = value.gather(1, positions.clamp(min=0))
-            value = value.masked_fill(positions < 0, pad_token_id if name == "input_ids" else 0)
+        if name.endswith(_PER_TOKEN_SUFFIXES) and value.shape[:2] == shape:
+            value = value[torch.arange(len(value))[:, None], positions.clamp(min=0)]
+            # Masks of some classes also say which images each token sees: [B, N, images, …].
+            is_padding = (positions < 0).view(*positions.shape, *[1] * (value.ndim - 2))
+            value = value.masked_fill(is_padding, pad_token_id if name == "input_ids" else 0)
         prompts[name] = value
     return prompts
 
@@ -296,5 +307,9 @@ def append_answers(
             value = padded.scatter(
                 1, positions, of_answers.get(name, torch.zeros_like(answer_ids)).to(value.dtype)
             )
+        elif name.endswith(_PER_TOKEN_SUFFIXES) and value.shape[:2] == shape:
+            # What a prompt's last token sees, those behind it see, too.
+            indices = torch.arange(shape[1] + width).expand(len(lengths), -1).minimum(lengths[:, None] - 1)
+            value = value[torch.arange(len(value))[:, None], indices]
         rows[name] = value
     return rows

@@ -67,6 +67,7 @@ def apply_tuning(
     Raises:
         SettingsError: a target of `lora.targets` or a token of `tokens` does not exist.
     """
+    _require_components(net, config)
     # All frozen first: a base may come with anything set to learn.
     net.requires_grad_(False)
     adapter = _adapter_config(net, config, processor)
@@ -90,6 +91,28 @@ def apply_tuning(
         elif not parameter.requires_grad:
             parameter.data = parameter.data.to(frozen_dtype)
     return tuned
+
+
+def _require_components(net: HfNetwork, config: ModelConfig) -> None:
+    """See that what is to learn is there: the names of some classes' projectors are not known, or they have none.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    modes = config.train.components
+    missing = {name for name, mode in modes.items() if mode != "none"} - {
+        component_of(name) for name, _ in net.named_parameters()
+    }
+    if missing and set(modes.values()) != {"full"}:
+        raise SettingsError(
+            message(
+                "vlm.no-such-component",
+                "model.train: no weight of {kind} is known to be its {component}",
+                kind=type(net).__name__,
+                component=", ".join(sorted(missing)),
+            ),
+            message("vlm.no-such-component.hint", "leave it at none, or train all with model.train=full"),
+        )
 
 
 def hold_frozen_products(net: HfNetwork, dtype: torch.dtype) -> None:
@@ -194,7 +217,7 @@ def _lora_target_modules(net: nn.Module, components: Collection[str], suffixes: 
         for name, module in net.named_modules()
         if isinstance(module, nn.Linear)
         and component_of(name) in components
-        and not name.endswith("lm_head")
+        and not name.endswith(("lm_head", "router"))  # a router of experts returns two tensors
         and (not suffixes or name.endswith(tuple(suffixes)))
     ]
     if components and not names:
