@@ -165,6 +165,10 @@ def parse_choices(cell: object, place: str) -> tuple[str, ...]:
         DataError: no choices, one alone, one twice, or more than there are letters.
     """
     values = _split_choices(cell) if isinstance(cell, str) else cell
+    if isinstance(
+        values, dict
+    ):  # parquet has all letters of a column in each row, and null where there is no choice
+        values = {letter: choice for letter, choice in values.items() if choice is not None}
     if isinstance(values, dict) and [*values] == list(CHOICE_LETTERS[: len(values)]):
         values = [*values.values()]
     if not isinstance(values, list) or cell == "":

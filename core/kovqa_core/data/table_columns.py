@@ -23,6 +23,7 @@ from kovqa_core.data.json_values import JsonRecord, NumberText
 from kovqa_core.data.tables import COLUMN_ALIASES, has_header, read_table, record_text
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.json_rows import number_rows
+from kovqa_core.data.tables.nested_columns import NestedColumns
 from kovqa_core.data.tables.webdataset import KEY_COLUMN, PROBLEM_COLUMN
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.files import to_nfc
@@ -241,7 +242,8 @@ def read_table_records(
     if columns and has_header(file):
         required = {**required, **{ours: known[ours] for ours in columns}}
     rows = read_table(
-        file, required, _name_column_hint, save_image=save_image, image_names=image_names, image_folder=image_folder
+        file, required, _name_column_hint, save_image=save_image, image_names=image_names, image_folder=image_folder,
+        nested=_nested_columns(known),
     )  # fmt: skip
     present: dict[tuple[str, ...], tuple[dict[str, str], dict[str, list[str]]]] = {}
     file_name = str(file)
@@ -249,7 +251,8 @@ def read_table_records(
         problem, place = "", line
         if KEY_COLUMN in record:  # a sample of a webdataset, which people know by its key
             own_id = place = record.pop(KEY_COLUMN)
-            problem = record.pop(PROBLEM_COLUMN, "")
+        if PROBLEM_COLUMN in record:
+            problem = record.pop(PROBLEM_COLUMN)
         # The rows of a table have the same columns, or a few combinations of them.
         columns_here = tuple(record)
         if columns_here not in present:
@@ -260,6 +263,13 @@ def read_table_records(
         if several:
             names = names | {ours: _column_name(record, theirs) for ours, theirs in several.items()}
         yield TableRecord(line, own_id, f"{file_name}:{place}", record, names, problem)
+
+
+def _nested_columns(known: ColumnNames) -> NestedColumns:
+    """The columns that a user names with dots."""
+    names = [name for names in known.values() for name in names if "." in name]
+    questions = [name for ours in ("question", "caption") for name in known[ours] if "." in name]
+    return NestedColumns(names, questions, known["id"])
 
 
 def _present_columns(

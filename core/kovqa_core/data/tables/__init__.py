@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kovqa_core.data.file_kind import GZIP_MAGIC, PARQUET_MAGIC
@@ -18,6 +18,7 @@ from kovqa_core.data.tables.csv_rows import read_csv_rows
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.excel import excel_notes, read_excel_rows
 from kovqa_core.data.tables.json_rows import read_json_rows
+from kovqa_core.data.tables.nested_columns import NestedColumns, lift_nested_columns, nested_names
 from kovqa_core.data.tables.other_files import read_head
 from kovqa_core.data.tables.parquet import has_embedded_images, read_parquet_rows
 from kovqa_core.data.tables.table_format import detect_table_format
@@ -48,6 +49,7 @@ COLUMN_ALIASES: dict[str, tuple[str, ...]] = {
     "hint": ("hint",),
 }
 
+NO_NESTED_COLUMNS = NestedColumns()
 TableRows = Iterator[tuple[int, JsonRecord]]  # (number of the line that a row begins in, column -> value)
 MissingColumnHint = str | Callable[[str, str], Message]
 
@@ -61,6 +63,7 @@ def read_table(
     save_image: SaveImage | None = None,
     image_names: ImageNames | None = None,
     image_folder: Path | None = None,
+    nested: NestedColumns = NO_NESTED_COLUMNS,
 ) -> TableRows:
     """Rows of a table with the line each begins in; a conversation is a row for each of its questions.
 
@@ -73,6 +76,7 @@ def read_table(
         save_image: gets the images that are in the table itself, in whose rows their names stand.
         image_names: those of other tables that share a folder.
         image_folder: that paths of images in a tar start from; None: the tar's own.
+        nested: columns inside of others, of JSON, parquet and webdatasets.
 
     Raises:
         DataError: an empty file, or none that is a table; file and line of a row that is broken or lacks
@@ -105,6 +109,8 @@ def read_table(
         )  # fmt: skip
     else:
         rows = read_json_rows(path, form, as_text=as_text)
+    if nested.names:
+        rows = lift_nested_columns(rows, nested)
     for line, row in split_conversations(rows):
         if not isinstance(row, dict):
             raise DataError(
@@ -213,13 +219,15 @@ def check_unique_id(id: str, line: int, seen: dict[str, int], path: Path) -> Non
 
 
 def _require_columns(
-    required: Mapping[str, Sequence[str]], present: Iterable[str], place: str, hint: MissingColumnHint
+    required: Mapping[str, Sequence[str]], present: Collection[str], place: str, hint: MissingColumnHint
 ) -> None:
-    columns = list(present)
+    # Of millions of rows nearly all have them.
+    missing = {ours: names for ours, names in required.items() if not any(name in present for name in names)}
+    if not missing:
+        return
+    columns = nested_names(present) if isinstance(present, dict) else list(present)
     unused = set(columns).difference(*required.values())
-    for ours, names in required.items():
-        if any(name in columns for name in names):
-            continue
+    for ours, names in missing.items():
         similar = _closest_column(names, unused)
         problem = message(
             "data.no-column", "{place}: no column '{column}'; it has {columns}",

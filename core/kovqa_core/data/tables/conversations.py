@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from kovqa_core.data.json_values import JsonRecord, JsonValue
 from kovqa_core.data.tables.json_rows import number_rows
-from kovqa_core.data.tables.webdataset import KEY_COLUMN
+from kovqa_core.data.tables.webdataset import KEY_COLUMN, PROBLEM_COLUMN, several_images
 
 _CONVERSATION_KEYS = ("conversations", "messages")
 _QUESTIONERS = ("human", "user")
@@ -46,6 +46,8 @@ def _split_conversation(row: JsonRecord, own_id: str) -> Iterator[JsonRecord]:
     turns = list(_pair_turns(row[key]))
     image = row.get("image") or _only(row.get("images")) or _image_in(row[key])
     others = {name: value for name, value in row.items() if name not in (key, "image", "images")}
+    if not image and isinstance(row.get("images"), list) and len(row["images"]) > 1:
+        others[PROBLEM_COLUMN] = several_images(len(row["images"]))
     for number, turn in enumerate(turns, 1):
         own = f"/{number}" if len(turns) > 1 else ""
         if (

@@ -14,6 +14,8 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.json_values import JsonRecord, JsonValue, NumberText
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.excel import missing_library_error
+from kovqa_core.data.tables.nested_columns import MISSING, field_at
+from kovqa_core.data.tables.webdataset import PROBLEM_COLUMN, several_images
 from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.messages import message
 
@@ -57,9 +59,13 @@ def read_parquet_rows(
             for row in batch.to_pylist():
                 number += 1
                 if image_column:
+                    value = field_at(row, image_column)
+                    row.pop(image_column, None)
                     row["image" if image_column == "images" else image_column] = _image_name(
-                        row.pop(image_column), names, save_image
+                        value, names, save_image
                     )
+                    if isinstance(value, list) and len(value) > 1:
+                        row[PROBLEM_COLUMN] = several_images(len(value))
                 for name, texts in labels.items():
                     if isinstance(label := row.get(name), int) and 0 <= label < len(texts):
                         row[name] = texts[label]
@@ -74,8 +80,28 @@ def has_embedded_images(path: Path, image_columns: Sequence[str]) -> bool:
 
 def embedded_image_column(schema: Any, image_columns: Sequence[str]) -> str | None:
     """The column of a schema that holds images; `images` too, where each row has a list of one."""
-    present = next((name for name in (*image_columns, "images") if name in schema.names), None)
-    return present if present and _holds_bytes(schema.field(present).type) else None
+    types = {name: _type_at(schema, name) for name in (*image_columns, "images")}
+    present = next((name for name, type_ in types.items() if type_ is not None), None)
+    return present if present and _holds_bytes(types[present]) else None
+
+
+def _type_at(schema: Any, name: str) -> Any:
+    """The type of a column, or of a field inside of one (`sample.image`); None: there is none."""
+    import pyarrow.types as kinds
+
+    if name in schema.names:
+        return schema.field(name).type
+    root, *fields = name.split(".")
+    if root not in schema.names:
+        return None
+    type_: Any = schema.field(root).type
+    for field in fields:
+        while kinds.is_list(type_) or kinds.is_large_list(type_):
+            type_ = type_.value_type
+        if not kinds.is_struct(type_) or type_.get_field_index(field) < 0:
+            return None
+        type_ = type_.field(field).type
+    return type_
 
 
 @contextlib.contextmanager
@@ -112,6 +138,8 @@ def _holds_bytes(type_: Any) -> bool:
 
 def _image_name(value: Any, names: ImageNames, save_image: SaveImage | None) -> str | None:
     """The name of a row's image; None where it has none, or several."""
+    if value is MISSING:
+        return None
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
     if isinstance(value, dict):

@@ -269,6 +269,11 @@ def _is_image(extension: str) -> bool:
     return f".{extension.rpartition('.')[2]}" in IMAGE_SUFFIXES
 
 
+def several_images(count: int) -> Message:
+    """Why a row with several images is left out."""
+    return message("data.several-images", "it has {count} images, and one is read", count=count)
+
+
 def _no_object() -> Message:
     return message("data.sample-no-object", "its JSON is not an object")
 
