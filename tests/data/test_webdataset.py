@@ -237,6 +237,17 @@ def test_a_tar_is_listed_once_and_its_forks_read_it_at_the_same_time(
         open_image(write_tar(tmp_path / "l.tar", [("0.png", bytes(2000))]) / "0.png")
 
 
+def test_a_tar_that_is_cut_later_is_listed_once_and_says_so(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "İ.TAR", [(f"{n}.png", picture(n)) for n in range(3)])
+    assert open_image(tar / "0.png").size == (6, 4)
+    tar.write_bytes(tar.read_bytes()[:1500])
+    tar_images._list_tar.cache_clear()
+    for number in range(3):
+        with pytest.raises(DataError, match="cut short"):
+            open_image(tar / f"{number}.png")
+    assert tar_images._list_tar.cache_info().misses == 1
+
+
 def test_an_image_in_a_tar_that_is_none_is_named_by_its_path(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "t.tar", [("0.png", b"no image"), ("1.png", picture(1)[:-30]), ("2.png", b"")])
     for number in range(3):

@@ -15,8 +15,11 @@ from pathlib import Path
 
 from tests import parity
 from tests.conftest import SMALL, sets
+from tests.data.test_webdataset import write_tar
 from tests.download.sources import tarred, zipped
 from tests.faults.damaged_sources import SOURCES, write_source
+from tests.speech.test_sound_file import tone, wav
+from tests.speech.tiny_models import save_whisper
 from tests.tools.benchmark_files import write_benchmark
 from tests.tools.forked_commands import Ended, ForkedCommands
 
@@ -35,6 +38,8 @@ def make_base(base: Path, commands: ForkedCommands) -> Path:
     _make_data(common / "in", commands)
     _make_model(base, common, commands)
     _make_tables(base, common, commands)
+    _make_webdatasets(base, common)
+    _make_speech(base, common)
     _make_benchmarks(base)
     _make_predictions(base, common, commands)
     _make_archives(base / "archives" / "in")
@@ -144,6 +149,33 @@ def _make_tables(base: Path, common: Path, commands: ForkedCommands) -> None:
     for suffix in _TABLE_SUFFIXES:
         path = tables / "in" / f"표.{suffix}"
         path.write_bytes(encode_table(path, rows))
+
+
+def _make_webdatasets(base: Path, common: Path) -> None:
+    """The table's rows as samples of a tar, plain and packed."""
+    webdatasets = base / "webdatasets"
+    shutil.copytree(common, webdatasets)
+    rows = [json.loads(line) for line in (webdatasets / "in/표.jsonl").read_text("utf-8").splitlines()]
+    images = webdatasets / "in/images"
+    files = [
+        (f"{number:04d}{end}", data)
+        for number, row in enumerate(rows)
+        for end, data in (
+            (Path(row["image"]).suffix, (images / row["image"]).read_bytes()),
+            (".json", json.dumps({**row, "image": None}, ensure_ascii=False).encode()),
+        )
+    ]
+    write_tar(webdatasets / "in/표.tar", files)
+    write_tar(webdatasets / "in/표.tar.gz", files, mode="w:gz")
+
+
+def _make_speech(base: Path, common: Path) -> None:
+    """A spoken question, and what writes it down."""
+    speech = base / "speech"
+    shutil.copytree(common, speech)
+    (speech / "in/질문.wav").write_bytes(wav(tone(440)))
+    shutil.copyfile(next((speech / "in/images").glob("*.png")), speech / "in/질문.png")
+    save_whisper(speech / "in/받아쓰기")
 
 
 def _make_benchmarks(base: Path) -> None:

@@ -88,6 +88,20 @@ def _tables() -> list[FileKind]:
     ]  # fmt: skip
 
 
+def _webdatasets() -> list[FileKind]:
+    return [
+        FileKind(
+            f"webdataset {suffix}", "webdatasets", (f"in/표.{suffix}",),
+            (
+                f"index table --root in/표.{suffix} -o out/색인 --min-count 1 --check-images",
+                f"predict --input in/표.{suffix} --model in/모델 -o out/답.jsonl",
+            ),
+            leaves=_PARTIAL,
+        )
+        for suffix in ("tar", "tar.gz")
+    ]  # fmt: skip
+
+
 def _benchmarks() -> list[FileKind]:
     names = {"k-mmbench": "parquet", "kreta": "tsv", "k-viscuit-github": "jsonl", "bok-vqa": "csv"}
     return [
@@ -123,6 +137,13 @@ def _predictions() -> list[FileKind]:
 FILE_KINDS: tuple[FileKind, ...] = (
     *_raw_sources(),
     *_tables(),
+    *_webdatasets(),
+    FileKind(
+        "spoken question", "speech", ("in/질문.wav", "in/받아쓰기/*"),
+        ("predict -i in/질문.png --speech in/질문.wav --speech-model in/받아쓰기 --model in/모델 -q",),
+        exit_codes=USUAL_CODES | {4},  # a WAV of another kind needs soundfile
+        also_named=("in/받아쓰기",),
+    ),
     *_benchmarks(),
     *_predictions(),
     FileKind(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a weight missing": drop_weights,
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "tokenizer of nothing": lambda folder: (folder / "tokenizer.json").write_text("{}"),
+    "no tokenizer": lambda folder: (folder / "tokenizer.json").unlink(),
     "no feature extractor": lambda folder: (folder / "preprocessor_config.json").unlink(),
     "weights elsewhere": lambda folder: (folder / "model.safetensors.index.json").write_text(
         '{"weight_map": {"a": "../../b.safetensors"}}'
@@ -125,6 +127,14 @@ def test_a_damaged_folder_is_one_error(tmp_path: Path, damage: str) -> None:
         load_recogniser(folder, CPU)
     assert "\n" not in caught.value.message
     assert str(folder) in caught.value.message
+
+
+def test_settings_that_do_not_go_with_the_network_are_one_error(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path / "w")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "max_new_tokens": 256}))
+    with pytest.raises(ModelError, match="fails"):
+        transcribe(load_recogniser(folder, CPU), SOUND)
 
 
 def test_folders_of_other_models_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,6 +154,8 @@ def _allow_outside_hint() -> Message:
 def _find_row_image(row: QuestionRow, table: Path, images: Path, *, allow_outside: bool) -> FoundImage | None:
     if row.fault:
         return None
+    if row.example.image.startswith(f"{os.path.abspath(table)}/"):  # noqa: PTH100
+        return FoundImage(row.example.image)  # it lies in the table, which the user has named
     split = row.extra_columns.get("split")
     return find_table_image(
         table, images, row.example.image, row.question_type, split if isinstance(split, str) else "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TAR_SUFFIX = ".tar"
+_TAR_PART = re.compile(r"\.tar/", re.IGNORECASE)
 _MOST_LISTINGS = 4096
 
 
@@ -91,18 +93,18 @@ def folder_on_disk(path: str) -> str:
 def _split_at_tar(path: str) -> tuple[str, str] | None:
     """A path's tar and the name in it: the first part that ends with `.tar` and is a file."""
     # Asked of every image that is not there: paths without a tar cost one search.
-    start = 0
-    while (found := path.lower().find(f"{TAR_SUFFIX}/", start)) >= 0:
-        end = found + len(TAR_SUFFIX)
-        if os.path.isfile(path[:end]):  # noqa: PTH113
-            return path[:end], path[end + 1 :]
-        start = end
+    for found in _TAR_PART.finditer(path):
+        tar = path[: found.end() - 1]
+        if os.path.isfile(tar):  # noqa: PTH113
+            return tar, path[found.end() :]
     return None
 
 
 def _place_in_tar(tar: str, name: str) -> TarPlace | None:
     status = os.stat(tar)  # noqa: PTH116
     listing = _list_tar(tar, status.st_size, status.st_mtime_ns)
+    if isinstance(listing, DataError):
+        raise listing
     key = _name_checksum(member_name(name))
     at = int(listing.names.searchsorted(listing.names.dtype.type(key)))
     if at == len(listing.names) or listing.names[at] != key:
@@ -112,16 +114,19 @@ def _place_in_tar(tar: str, name: str) -> TarPlace | None:
 
 
 @lru_cache(maxsize=_MOST_LISTINGS)
-def _list_tar(tar: str, size: int, changed: int) -> _TarListing:
-    """The files of a tar of this size and time."""
+def _list_tar(tar: str, size: int, changed: int) -> _TarListing | DataError:
+    """The files of a tar of this size and time; what is wrong with it is kept, too: all its images are asked for."""
     import numpy as np
 
     names, places = [], []
     with open(tar, "rb") as stream:  # noqa: PTH123
-        for member, start in list_tar_members(stream, tar):
-            if not member.folder and member.strange_type is None:
-                names.append(_name_checksum(member_name(member.name)))
-                places.append((start, member.size))
+        try:
+            for member, start in list_tar_members(stream, tar):
+                if not member.folder and member.strange_type is None:
+                    names.append(_name_checksum(member_name(member.name)))
+                    places.append((start, member.size))
+        except DataError as error:
+            return error
     keys = np.array(names, np.uint64)
     # Of several files of one name the last counts, as for whoever unpacks them.
     order = np.argsort(keys, kind="stable")[::-1]

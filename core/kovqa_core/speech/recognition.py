@@ -13,6 +13,7 @@ from kovqa_core.messages import message
 from kovqa_core.speech.sound_file import SoundSource, read_sound
 from kovqa_core.speech.speech_folder import (
     OPTIONS,
+    answering,
     load_speech_network,
     opening,
     read_speech_config,
@@ -70,6 +71,16 @@ def load_recogniser(folder: Path, device: torch.device | None = None) -> SpeechR
         pipeline = transformers.AutomaticSpeechRecognitionPipeline(
             model=net, tokenizer=tokenizer, feature_extractor=hearing, device=device
         )
+    # Where its file is missing, transformers makes a tokenizer of nothing but special tokens, and goes on.
+    tokens, known = getattr(net.config, "vocab_size", 0), len(tokenizer)
+    if 2 * known < tokens:
+        raise ModelError(
+            message(
+                "speech.tokenizer-missing", "{folder} has a tokenizer of {known:,} tokens for a network of {tokens:,}",
+                folder=folder, known=known, tokens=tokens,
+            ),
+            message("speech.fetch-again.hint", "fetch it again"),
+        )  # fmt: skip
     return SpeechRecogniser(folder, pipeline, int(hearing.sampling_rate), _language_options(net, tokenizer))
 
 
@@ -99,11 +110,13 @@ def transcribe(recogniser: SpeechRecogniser, sound: SoundSource) -> str:
 
     Raises:
         DataError: see `read_sound`; or nothing is understood.
+        ModelError: its settings do not go with its network.
         MachineError: see `read_sound`.
     """
     samples = read_sound(sound, recogniser.rate)
     asked = {"raw": samples, "sampling_rate": recogniser.rate}
-    heard = recogniser.pipeline(asked, generate_kwargs=recogniser.generate)
+    with answering(recogniser.folder):
+        heard = recogniser.pipeline(asked, generate_kwargs=recogniser.generate)
     text = " ".join(str(heard["text"]).split())
     if not text:
         raise DataError(

@@ -120,3 +120,24 @@ def opening(folder: Path) -> Iterator[None]:
             ),
             message("speech.fetch-again.hint", "fetch it again"),
         ) from None  # fmt: skip
+
+
+@contextlib.contextmanager
+def answering(folder: Path) -> Iterator[None]:
+    """Whatever a network raises over its own folder's settings, as a `ModelError` that names it.
+
+    Raises:
+        ModelError: it does.
+    """
+    try:
+        yield
+    except (KovqaError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # ids that are no tokens, lengths that do not fit
+        raise ModelError(
+            message(
+                "speech.does-not-answer", "the model in {folder} fails ({reason})",
+                folder=folder, reason=error_reason(error),
+            ),
+            message("speech.fetch-again.hint", "fetch it again"),
+        ) from None  # fmt: skip

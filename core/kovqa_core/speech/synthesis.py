@@ -15,6 +15,7 @@ from kovqa_core.messages import message
 from kovqa_core.speech.sound_file import Samples, write_sound
 from kovqa_core.speech.speech_folder import (
     OPTIONS,
+    answering,
     load_speech_network,
     opening,
     read_speech_config,
@@ -97,6 +98,7 @@ def speak(voice: Voice, text: str, output: Path) -> list[str]:
 
     Raises:
         DataError: it knows none of them.
+        ModelError: its settings do not go with its network.
         SettingsError, MachineError: the file cannot be written.
     """
     unknown = _unknown_letters(voice, text)
@@ -110,7 +112,7 @@ def speak(voice: Voice, text: str, output: Path) -> list[str]:
             ),
             message("speech.unreadable-text.hint", "take a voice for the language of the answer"),
         )
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng(), torch.inference_mode(), answering(voice.folder):
         torch.manual_seed(_SEED)
         spoken = voice.pipeline(text)
     samples: Samples = np.asarray(spoken["audio"], np.float32).reshape(-1)

@@ -1,4 +1,4 @@
-"""Samples of a webdataset as rows: the files of a tar that share a name up to its first dot (docs/sources/datasets.md, D27).
+"""Samples of a webdataset as rows: the files of a tar that share a name up to its first dot (docs/sources/datasets.md, D34).
 
     사진/0001.jpg  사진/0001.json  사진/0001.question.txt   ->   {"image": "shard.tar/사진/0001.jpg", …, "question": "…"}
 
