@@ -17,6 +17,7 @@ from kovqa_core.answer.local import answer_one_image, load_model, local_backend
 from kovqa_core.answer.model_fingerprint import model_fingerprint
 from kovqa_core.data.example import Example
 from kovqa_core.errors import AssetError, MachineError, ModelError, SettingsError
+from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
 from kovqa_core.serve.served_models import load_served_models
 from typer.testing import CliRunner
 
@@ -85,6 +86,15 @@ def test_open_answers_are_asked_for_without_a_line_and_may_be_long(
     for family in ("beit3", "fusion"):
         with pytest.raises(SettingsError, match=f"family {family} takes no instruction"):
             load_model(replace(options, model=answer_folder(family)))
+
+
+def test_captions_of_a_model_trained_for_answers_come_with_a_word(
+    answer_folder: AnswerFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = cache_model(tmp_path, "team/vlm", answer_folder("vlm"))
+    write_checkpoint_info(folder, CheckpointInfo("vlm", "vqa", recipe="dacon-vlm-lora"))
+    load_model(AnswerOptions(folder, "caption"))
+    assert "trained to answer questions (recipe dacon-vlm-lora)" in capsys.readouterr().err
 
 
 def test_others_caption_only_what_they_were_trained_to(answer_folder: AnswerFolder) -> None:

@@ -10,6 +10,7 @@ from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.models.config import config_from_recipe
 from kovqa_core.models.vlm.config import ModelConfig, find_base_model
 from kovqa_core.plan.claim import claim_planned_run
+from kovqa_core.runs.manifest import read_launches, record_launch
 
 from tests.conftest import VLM, Small
 from tests.hub_cache import COMMIT, OTHER_COMMIT, asset_model, cache_model
@@ -30,6 +31,9 @@ def test_a_run_keeps_the_commit_and_finds_it_elsewhere(
     folder, pinned = tmp_path / "run", f"team/vlm@{COMMIT}"
     with claim_planned_run(plan(folder, **typed), pytest.fail) as planned:
         assert planned.run.recipe.model["base"] == pinned
+        with record_launch(planned.run):
+            pass
+    assert [launch.base for launch in read_launches(folder)] == [pinned]
     # The command typed again, and on a machine where the base lies elsewhere and its branch has gone on.
     assert resume(folder, **typed).run.recipe.model["base"] == pinned
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "other"))

@@ -148,6 +148,14 @@ def _set_prompt(
         chosen.set_prompt(
             model, processor, None if asks_for_captions else options.instruction, options.max_new_tokens
         )
+    if asks_for_captions and info.recipe is not None:
+        report_warning(
+            message(
+                "answer.caption-by-instruction",
+                "this model was trained to answer questions (recipe {recipe}): its captions may be as short as its answers",
+                recipe=info.recipe,
+            )
+        )
     return replace(info, task="caption") if asks_for_captions else info
 
 

@@ -91,10 +91,16 @@ def parse_hub_name(text: str) -> HubName | None:
     return None if ".." in revision.split("/") else HubName(match["repo"], revision)
 
 
+def pinned_hub_name(text: str) -> HubName | None:
+    """The model that OWNER/NAME@COMMIT names; None for any other text."""
+    name = parse_hub_name(text)
+    return name if name and _COMMIT_PREFIX.fullmatch(name.revision) else None
+
+
 def is_same_hub_model(pinned: str, typed: str) -> bool:
     """Is a typed name that of the model which a run keeps with its commit? A name without a revision says only which."""
-    then, now = parse_hub_name(pinned), parse_hub_name(typed)
-    if then is None or now is None or then.repo != now.repo or not _COMMIT_PREFIX.fullmatch(then.revision):
+    then, now = pinned_hub_name(pinned), parse_hub_name(typed)
+    if then is None or now is None or then.repo != now.repo:
         return False
     if not now.revision or _COMMIT_PREFIX.fullmatch(now.revision):
         return then.revision.startswith(now.revision)

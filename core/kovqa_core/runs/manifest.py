@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from kovqa_core.download.hub_copies import hub_identity, pinned_hub_name
 from kovqa_core.errors import DataError, KovqaError, Stopped
 from kovqa_core.files import write_json
 from kovqa_core.machine.versions import (
@@ -65,6 +66,7 @@ class RunLaunch:
         profile: its name.
         processes, micro_batch, accumulate: how the global batch was split.
         data: the index.
+        base: OWNER/NAME@COMMIT of a base model that is one of the hub's; "": another, or none.
         versions: of Python and packages, by name.
         git: None: not written down.
         machine: None: not written down.
@@ -82,6 +84,7 @@ class RunLaunch:
     micro_batch: int = 0
     accumulate: int = 0
     data: IndexFacts = IndexFacts()
+    base: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     git: GitStates | None = None
     machine: MachineFacts | None = None
@@ -191,6 +194,7 @@ def record_launch(run: Run) -> Iterator[None]:
         micro_batch=run.micro_batch,
         accumulate=run.accumulate,
         data=index_facts(run.recipe.data.index),
+        base=_base_name(run.recipe.model.get("base")),
         versions=package_versions(),
         git=GitStates(engine_git_state(), git_state(Path.cwd())),
         machine=machine_facts(),
@@ -278,6 +282,14 @@ def require_same_data(run: Run) -> None:
                 "with another -o",
             ),
         )
+
+
+def _base_name(base: object) -> str:
+    """OWNER/NAME@COMMIT of a base, named so or by the path of a copy; "" where it is none of the hub's."""
+    if not isinstance(base, str):
+        return ""
+    # A run keeps the commit of a name (`FamilyConfig.pinned_settings`); without one it is not the hub's.
+    return base if pinned_hub_name(base) else hub_identity(Path(base))
 
 
 def index_facts(index: str | None) -> IndexFacts:
