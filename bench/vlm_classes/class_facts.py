@@ -70,20 +70,7 @@ CLASS_FACTS: dict[str, ClassFacts] = {
         video={"draw_on_frames": False},
         image_text="<image_start><image><image_end>",
     ),
-    "gemma3n": ClassFacts(
-        {
-            "text_config.intermediate_size": 64,
-            "text_config.num_kv_shared_layers": 0,
-            "text_config.activation_sparsity_pattern": [0.0, 0.0],
-            "text_config.hidden_size_per_layer_input": 16,
-            "text_config.vocab_size_per_layer_input": 300,
-            "text_config.pad_token_id": 0,
-            "vision_config.hidden_size": 2048,
-            "vision_soft_tokens_per_image": 256,
-        },
-        image={"size": {"height": 768, "width": 768}},
-        processor={"image_seq_length": 256},
-    ),
+    "gemma3n": ClassFacts({"text_config.intermediate_size": 64, "text_config.num_kv_shared_layers": 0, "text_config.activation_sparsity_pattern": [0.0, 0.0], "text_config.hidden_size_per_layer_input": 16, "text_config.vocab_size_per_layer_input": 300, "text_config.pad_token_id": 0, "vision_config.hidden_size": 2048, "vision_soft_tokens_per_image": 256}, image={"size": {"height": 768, "width": 768}}, processor={"image_seq_length": 256}),
     "gemma4": ClassFacts(
         {
             "vision_config": {
@@ -132,16 +119,7 @@ CLASS_FACTS: dict[str, ClassFacts] = {
             "out_hidden_size": 128,
         }
     ),
-    "muse_spark": ClassFacts(
-        {
-            "audio_config.num_hidden_layers": 4,
-            "audio_config.hidden_sizes": [8, 8, 16, 32],
-            "vision_config.out_hidden_size": 128,
-            "vision_config.projector_hidden_size": 32,
-            "out_hidden_size": 128,
-        },
-        parts={"feature_extractor": "MuseSparkFeatureExtractor"},
-    ),
+    "muse_spark": ClassFacts({"audio_config.num_hidden_layers": 4, "audio_config.hidden_sizes": [8, 8, 16, 32], "vision_config.out_hidden_size": 128, "vision_config.projector_hidden_size": 32, "out_hidden_size": 128}, parts={"feature_extractor": "MuseSparkFeatureExtractor"}),
     "qwen4_exp": ClassFacts(
         {
             "text_config.indexer_n_heads": 2,
