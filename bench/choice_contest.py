@@ -1,6 +1,6 @@
 """A contest of questions with a context, three choices, one of them "unknown": train, abstain, submit.
 
-    python bench/choice_contest.py WORK [--by text|letter] [--steps 900] [--images 6000]
+    python bench/choice_contest.py WORK [--by text|letter] [--steps 350] [--images 4000]
 
 In the form of the Korean contests on bias after BBQ: columns ID, image, context, question, choices (a Python list) and
 answer. Each row is about a drawn scene of the demo: "what colour is the star?", with the star's colour, another colour and
@@ -27,7 +27,7 @@ from kovqa_core.demo.questions import attach_particle
 from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, make_scene, paint_scene
 
 UNKNOWN = ("알 수 없음", "판단할 수 없음", "모름")  # one row says it in this way, another in that
-AMBIGUOUS = {"train": 0.03, "val": 0.5, "test": 0.5}
+HELDOUT_AMBIGUOUS = 0.5  # of validation and test rows
 MOST_THINGS = 2
 SIDE = 64  # pixels of an image
 TEXT_WAYS = ("--set", "model.choices=false")
@@ -72,11 +72,13 @@ def ask(scene: Scene, rng: random.Random, *, ambiguous: bool) -> dict[str, objec
     }
 
 
-def contest_rows(folder: Path, split: str, images: int) -> Iterator[dict[str, object]]:
+def contest_rows(
+    folder: Path, split: str, images: int, ambiguous_share: float
+) -> Iterator[dict[str, object]]:
     """Two questions about each image of a split, which is painted below the folder."""
     for number in range(images):
         rng = random.Random(f"{split}/{number}")
-        scene, ambiguous = draw_scene(rng), rng.random() < AMBIGUOUS[split]
+        scene, ambiguous = draw_scene(rng), rng.random() < ambiguous_share
         name = f"images/{split}_{number:05}.png"
         image = paint_scene(scene, SIDE)
         (image.convert("L") if ambiguous else image).save(folder / name)
@@ -94,11 +96,12 @@ def write_csv(path: Path, rows: Sequence[dict[str, object]], columns: Sequence[s
     return path
 
 
-def write_contest(folder: Path, images: int) -> None:
+def write_contest(folder: Path, images: int, ambiguous: float) -> None:
     """Tables of the contest: what is given, the test's questions, the sample, and the truth."""
     (folder / "images").mkdir(parents=True)
     sizes = {"train": images, "val": images // 12, "test": images // 12}
-    rows = {split: list(contest_rows(folder, split, count)) for split, count in sizes.items()}
+    shares = {"train": ambiguous, "val": HELDOUT_AMBIGUOUS, "test": HELDOUT_AMBIGUOUS}
+    rows = {split: list(contest_rows(folder, split, sizes[split], shares[split])) for split in sizes}
     asked = ["ID", "image", "context", "question", "choices"]
     write_csv(folder / "train.csv", [*rows["train"], *rows["val"]], [*asked, "answer", "split"])
     write_csv(folder / "test.csv", rows["test"], asked)
@@ -127,12 +130,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--by", choices=("text", "letter"), default="text")
-    parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--ambiguous", type=float, default=0.005, help="of the training rows")
     words = parser.parse_args()
     work: Path = words.work
     if not (work / "truth.csv").exists():
-        write_contest(work, words.images)
+        write_contest(work, words.images, words.ambiguous)
         kovqa("index", "table", "--root", work / "train.csv", "-o", work / "index", "--min-count", 1)
         kovqa("index", "table", "--root", work / "truth.csv", "-o", work / "truth", "--min-count", 1)
     run, started = work / f"run-{words.by}", time.monotonic()
