@@ -14,10 +14,11 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from kovqa_core.data.circular_rows import circular_rows
 from kovqa_core.index.reader import IndexSplit
 
 from tests.conftest import Small, sets
@@ -92,7 +93,7 @@ COMMANDS: dict[str, Callable[[Inputs], Words | list[Words]]] = {
         "evaluate", i.predictions, "--index", i.small.index / "val.jsonl", "--report", "r.html", "--log", "l.txt",
     ),
     "benchmark": lambda i: (
-        "benchmark", "--model", i.model, "--model", max(i.model.glob("step-*")), "--sets", "bok-vqa", "--data",
+        "benchmark", "--model", i.model, "--model", max(i.model.glob("step-*")), "--sets", "bok-vqa,k-mmbench", "--data",
         i.benchmarks, "-o", "out",
     ),
     "runs page": lambda i: ("runs", "page", i.model, "-o", "out/page.html"),
@@ -166,9 +167,13 @@ def _embedded_table(path: Path, images: Sequence[Path]) -> Path:
 
 
 def _benchmarks(folder: Path, small: Small) -> Path:
-    """A folder of indexes with one published set."""
-    rows = IndexSplit(small.index / "val.jsonl")
+    """A folder of indexes with two published sets, one of them with choices in turns."""
+    rows = list(IndexSplit(small.index / "val.jsonl"))
     write_benchmark_index(folder / "bok-vqa", "bok-vqa", rows, small.root / "images")
+    answers = list(dict.fromkeys(next(iter(row.answers)) for row in rows))
+    choosing = [replace(row, choices=tuple(dict.fromkeys((*row.answers, *answers)))[:3]) for row in rows[:6]]
+    turns = [turn for row in choosing for turn in circular_rows(row)]
+    write_benchmark_index(folder / "k-mmbench", "k-mmbench", turns, small.root / "images")
     return folder
 
 
