@@ -9,13 +9,13 @@ import typer
 from kovqa_core.messages import message
 
 from kovqa_cli import completion, decoding_options, options
-from kovqa_cli.commands.predict import refuse_with_server
-from kovqa_cli.judge_options import (
+from kovqa_cli.commands.evaluate import (
     JudgeModelOption,
     JudgeOption,
     JudgePromptOption,
     read_judge_options,
 )
+from kovqa_cli.commands.predict import refuse_with_server
 
 
 def benchmark(
@@ -47,6 +47,7 @@ def benchmark(
     profile: options.AnswerProfileOption = None,
     batch: options.QuestionBatchOption = None,
     precision: options.PrecisionOption = "auto",
+    load: options.LoadOption = "auto",
     choices_by: decoding_options.ChoicesByOption = None,
     calibrate: decoding_options.CalibrateOption = False,
     judge: JudgeOption = None,
@@ -69,6 +70,7 @@ def benchmark(
     from kovqa_core.benchmark.run_benchmark import BenchmarkOptions, leave_out_judged, run_benchmark
     from kovqa_core.benchmark.set_indexes import ALL_SETS, SetIndex, find_set_indexes
     from kovqa_core.data.decoding import decoding_from_options
+    from kovqa_core.models.load_form import require_load_form
     from kovqa_core.models.precision import require_precision
 
     from kovqa_cli.output import benchmark as shown
@@ -76,15 +78,19 @@ def benchmark(
     from kovqa_cli.output.console import print_note
     from kovqa_cli.output.progress import show_progress
 
+    # Each pair has a model and a decoding of its own.
     answering = AnswerOptions(
-        precision=require_precision(precision), trust_remote_code=trust_remote_code
-    )  # each pair has a model and a decoding of its own
+        precision=require_precision(precision),
+        load=require_load_form(load),
+        trust_remote_code=trust_remote_code,
+    )
     if server:
         refuse_with_server(
             {
                 "--profile": bool(profile),
                 "--trust-remote-code": trust_remote_code,
                 "--precision": precision != "auto",
+                "--load": load != "auto",
                 "--choices-by or --calibrate": calibrate or choices_by is not None,
             }
         )

@@ -48,8 +48,8 @@ FLAGS = {
         "--judge-prompt --json --quiet -q"
     ),
     "benchmark": (
-        "--sets --model --data --output -o --profile -p --batch --precision --choices-by --calibrate --judge --judge-model "
-        "--judge-prompt --server --concurrency --allow-left-out "
+        "--sets --model --data --output -o --profile -p --batch --precision --load --choices-by --calibrate --judge "
+        "--judge-model --judge-prompt --server --concurrency --allow-left-out "
         "--trust-remote-code --force --json --quiet -q"
     ),
     "view": (

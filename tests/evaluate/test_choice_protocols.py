@@ -25,6 +25,7 @@ from kovqa_core.evaluate.choice_readers import (
 )
 from kovqa_core.evaluate.evaluation import evaluate_file
 from kovqa_core.evaluate.protocols import AUTO, PROTOCOLS, RowPoints, describe_protocol
+from kovqa_core.view.inputs import ScoringRules
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -237,6 +238,13 @@ def test_the_page_has_words_for_every_protocol() -> None:
     assert [name for name in PROTOCOLS if name != AUTO and f'"{name}": (' not in words] == []
     assert len({describe_protocol(name) for name in PROTOCOLS if name != AUTO}) == len(PROTOCOLS) - 1
     assert {each.protocol for each in BENCHMARK_SETS.values()} <= set(PROTOCOLS)
+
+
+def test_kovqa_view_says_what_it_does_not_score_by() -> None:
+    for protocol in ("choice", "circular", "criteria-judge"):
+        with pytest.raises(SettingsError, match=f"does not score by {protocol}"):
+            ScoringRules(protocol=protocol).scorer()
+    assert ScoringRules(protocol="exact").scorer()(Example("1", "a", "?", {"예": 1.0}), "예").score == 1
 
 
 def test_choices_are_needed_for_a_choice() -> None:

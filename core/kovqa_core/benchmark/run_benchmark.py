@@ -34,14 +34,8 @@ from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, ignore_progress
 
 BY_LETTER = DecodingOptions(choices=True)
-_IDENTITY = (
-    "model",
-    "served",
-    "weights",
-    "decoding",
-    "instruction",
-    "max_tokens",
-)  # of what answers depend on
+# Of what answers depend on.
+_IDENTITY = ("model", "served", "weights", "decoding", "instruction", "max_tokens", "load")
 _VERSIONS = ("kovqa", "torch", "transformers")
 
 
@@ -131,7 +125,9 @@ def run_benchmark(
                 except Stopped:
                     raise
                 except KovqaError as error:
-                    lost = error if isinstance(error, ModelError | AssetError) else None
+                    # Of a judged set it may be the judge that is lost.
+                    judged = each.benchmark.protocol in JUDGED_PROTOCOLS
+                    lost = error if isinstance(error, ModelError | AssetError) and not judged else None
                     result = SetFailure(label, each.benchmark.name, error)
                 results.append(result)
                 on_result(result)
