@@ -7,7 +7,6 @@ characters (`messages/one_line.py`); square brackets in it are not markup.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,6 +65,8 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """One JSON document, on stdout: in UTF-8, whatever the terminal's encoding; control characters by escapes."""
+    import json  # a start does without
+
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     text = json.dumps({"schema": OUTPUT_SCHEMA, **values}, ensure_ascii=False)
