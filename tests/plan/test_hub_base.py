@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.export.model_origin import find_model_origin
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.config import config_from_recipe
 from kovqa_core.models.vlm.config import ModelConfig, find_base_model
 from kovqa_core.plan.claim import claim_planned_run
@@ -57,3 +60,17 @@ def test_a_checkpoint_with_a_path_of_another_machine_finds_the_model_by_its_name
     snapshot = cache_model(tmp_path / "cache", "team/vlm", tiny_vlm("qwen3_vl"))
     there = f"/home/kim/.cache/huggingface/hub/models--team--vlm/snapshots/{COMMIT}"
     assert find_base_model(there) == snapshot
+
+
+def test_the_card_of_an_export_names_the_base_its_commit_and_its_licence(
+    tiny_vlm: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint keeps the name alone: the copy of this machine has the card."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    snapshot = cache_model(tmp_path / "cache", "team/vlm", tiny_vlm("qwen3_vl"))
+    (snapshot / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    step = tmp_path / "step"
+    step.mkdir()
+    (step / "config.json").write_text(json.dumps({"base": f"team/vlm@{COMMIT}"}))
+    [base] = find_model_origin(step, CheckpointInfo("vlm", "vqa")).bases
+    assert (base.name, base.repository, base.licence) == (f"team/vlm@{COMMIT[:12]}", "team/vlm", "apache-2.0")

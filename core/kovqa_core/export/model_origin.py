@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
 from kovqa_core.download.find_asset import asset_holding_file
-from kovqa_core.download.hub_copies import hub_identity, hub_name_of_path, parse_hub_name
+from kovqa_core.download.hub_copies import (
+    find_hub_copy,
+    hub_identity,
+    hub_name_of_path,
+    parse_hub_name,
+)
 from kovqa_core.download.table import Asset, load_assets
-from kovqa_core.errors import KovqaError
+from kovqa_core.errors import AssetError, KovqaError
 from kovqa_core.files import read_json
 from kovqa_core.index.report import IndexReport, read_report
 from kovqa_core.models.checkpoint_info import CheckpointInfo
@@ -27,7 +33,7 @@ class BaseModel:
     """A model that another one began with.
 
     Attributes:
-        name: its folder, file or asset.
+        name: OWNER/NAME@COMMIT of one of the hub's; else its folder, file or asset.
         repository: OWNER/NAME of the hub; "": nobody knows.
         licence: the hub's name of it (`apache-2.0`), of its own card; "": it has none here.
         terms: in words, of kovqa's table of assets.
@@ -112,14 +118,20 @@ def _base_models(step: Path, info: CheckpointInfo, made_by: run.Run | None) -> l
 def _described(name: str, folder: Path) -> BaseModel:
     """What the base's own card says, else kovqa's table of assets."""
     named = hub_name_of_path(name) or parse_hub_name(name)
-    repository = named.repo if (named and not folder.exists()) or (named and hub_name_of_path(name)) else ""
-    repository = repository or hub_identity(folder).partition("@")[0] if folder.is_dir() else repository
+    if named and not folder.exists():
+        with contextlib.suppress(AssetError):  # another revision, or half of it
+            copy = find_hub_copy(named)
+            folder = copy.folder if copy else folder
+        identity = hub_identity(folder) or str(named)
+    else:
+        identity = hub_identity(folder) if folder.is_dir() else ""
+    repository, mark, commit = identity.partition("@")
     asset = _asset_of(folder.name)
     if asset is not None and not repository:
         repository = asset.repo
     licence, is_gated = _card_licence(folder / "README.md")
     terms = asset.source_of().licence if asset is not None else ""
-    return BaseModel(repository or folder.name, repository, licence, terms, is_gated)
+    return BaseModel(f"{repository}{mark}{commit[:12]}" or folder.name, repository, licence, terms, is_gated)
 
 
 def _asset_of(name: str) -> Asset | None:
