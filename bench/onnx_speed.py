@@ -6,6 +6,8 @@ BEiT-3 base at 224 pixels as a classifier and as a captioner, and a fusion model
 random weights. A model is exported by `export_onnx`, which compares the logits; then each batch is answered by torch and by
 onnxruntime in turns, and the median of the times counts. Of the captioner a caption of so many words is written by kovqa's
 own beam search and by the program in the exported folder, which has no cache of the text.
+
+On a machine with other work set OMP_WAIT_POLICY=PASSIVE: else threads of torch that wait for one another take CPU time.
 """
 
 from __future__ import annotations

@@ -54,17 +54,11 @@ def test_an_imported_classifier_answers(kovqa: Kovqa, labels: Path, tmp_path: Pa
     size = f"BEiT-3 custom, {ABOUT['image_size']} px: {len(CLASSES)} answers"
     for text in (f"{len(tensors)} tensors taken", size, "next: kovqa predict", "--model 모델"):
         assert text in done.stderr
-    assert "warning" not in done.stderr
+    spare_rows = ABOUT["vocab_size"] - ABOUT["tokenizer_vocab"]
+    assert ("warning" in done.stderr) == (spare_rows not in (0, 8))
 
-    model, processor = family.read_model_folder(tmp_path / "모델", "vqa")
-    assert processor.answers == CLASSES
-    given, expected = (
-        parity.tensors_of("inputs.safetensors"),
-        parity.tensors_of("expected_forward.safetensors"),
-    )
-    with torch.inference_mode():
-        logits = model.eval().net(given["image"], given["language_tokens"], given["padding_mask"].bool())
-    parity.close(logits, expected["vqa.logits"], 5e-5, "logits")
+    _, processor = family.read_model_folder(tmp_path / "모델", "vqa")
+    assert processor.answers == CLASSES  # type: ignore[attr-defined]
     loaded = kovqa_api.load(tmp_path / "모델", device="cpu")
     image = parity.path("images/rgb.png")
     answer = loaded.answer(image, "무엇인가요?")
@@ -73,7 +67,7 @@ def test_an_imported_classifier_answers(kovqa: Kovqa, labels: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [0, -1])
-def test_an_imported_captioner_finds_the_original_s_captions(number: int, tmp_path: Path) -> None:
+def test_parity_of_an_imported_captioner(number: int, tmp_path: Path) -> None:
     case = parity.json_of("expected_beam_search.json")[number]
     search = {
         "max_text": "max_len",
@@ -235,9 +229,9 @@ def test_a_much_smaller_tokenizer_is_warned_about(small: Small, labels: Path, tm
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_published_dimensions_are_read_from_the_tensors(size: str) -> None:
     """At 480 pixels with VQAv2's answers, without memory for them; names and numbers are B1's and B11's."""
-    changes = {"size": size, "custom": None, "image_size": 480, "num_classes": 3129, "vocab_size": 64010}
+    sizes = {"image_size": 480, "patch_size": 16, "num_classes": 3129, "vocab_size": 64010}
     with torch.device("meta"):
-        net = Beit3VqaNet(parity.config(**changes))
+        net = Beit3VqaNet(parity.config(size=size, custom=None, **sizes))
         tensors = to_original_state(net.state_dict(), 16)
     assert len(tensors) == {"base": 497, "large": 977}[size]
     config = config_from_tensors(tensors, Path("x.pth"), "vqa")
@@ -272,10 +266,14 @@ def test_a_download_names_the_import(file: str, command: str, capsys: pytest.Cap
     )
 
 
-def test_imported_weights_are_those_of_a_training(labels: Path, tmp_path: Path) -> None:
-    """What is imported is bit for bit what `model.weights` reads."""
+def test_parity_of_imported_weights(labels: Path, tmp_path: Path) -> None:
+    """Bit for bit what `model.weights` reads, and the original's logits."""
     import_beit3_checkpoint(parity.path("vqa.pth"), labels, str(SPM), tmp_path / "m", [HEADS])
     model = family.read_model_folder(tmp_path / "m", "vqa")[0]
     assert isinstance(model, Beit3Model)
     for name, tensor in parity.vqa_model().net.state_dict().items():
         assert torch.equal(model.net.state_dict()[name], tensor), name
+    given = parity.tensors_of("inputs.safetensors")
+    with torch.inference_mode():
+        logits = model.eval().net(given["image"], given["language_tokens"], given["padding_mask"].bool())
+    parity.close(logits, parity.tensors_of("expected_forward.safetensors")["vqa.logits"], 5e-5, "logits")

@@ -27,6 +27,7 @@ from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.fusion.tokenizer import open_question_tokenizer
 from kovqa_core.models.fusion.vqa import FusionProcessor
 from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
+from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings.resolve import resolve_settings
 from PIL import Image
 
@@ -121,14 +122,14 @@ def test_an_exported_classifier_answers_without_torch(tmp_path: Path) -> None:
     }
     logits = run_graphs(report.folder)("model", arrays)
     parity.close(torch.from_numpy(logits), expected["vqa.logits"], 1e-4, "logits")
+    with pytest.raises(ModelError, match="is an export for onnxruntime"):
+        find_model_folder(report.folder, "vqa")
     card = (report.folder / "README.md").read_text(encoding="utf-8")
     assert "pip install onnxruntime numpy pillow sentencepiece\nfrom run_onnx import answer" in card
 
 
 @pytest.mark.parametrize("number", [1, -1])
-def test_the_exported_search_finds_the_original_s_captions(
-    captioner: Path, number: int, tmp_path: Path
-) -> None:
+def test_parity_of_the_exported_search(captioner: Path, number: int, tmp_path: Path) -> None:
     """Its program, with both networks run by torch in place of onnxruntime."""
     model, processor = family.read_model_folder(captioner, "caption")
     described = beit3_onnx_model(model.eval(), processor)  # type: ignore[arg-type]

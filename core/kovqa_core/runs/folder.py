@@ -185,6 +185,13 @@ def find_model_folder(model: Path | None, task: str) -> Path:
     if os.path.lexists(model / "kovqa.json") or is_huggingface_folder(model) or is_earlier_export(model):
         return model
     step = follow_pointer(model, "best") or _without_best(model)
+    if step is None and os.path.lexists(model / "run_onnx.py"):
+        raise ModelError(
+            message("runs.onnx-export", "{folder} is an export for onnxruntime", folder=model),
+            message(
+                "runs.onnx-export.hint", "name the model it was made of, or run what is in it: run_onnx.py"
+            ),
+        )
     if step is None:
         raise ModelError(
             message("runs.no-model", "no kovqa model in {folder}", folder=model),
