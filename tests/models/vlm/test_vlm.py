@@ -387,5 +387,5 @@ def test_what_the_family_does_not_have_is_refused(
 def test_four_bits_without_their_library_are_a_matter_of_the_machine(
     small: Small, tiny_vlm: Callable[[str], Path]
 ) -> None:
-    with pytest.raises(MachineError, match="needs bitsandbytes"):
+    with pytest.raises(MachineError, match="need bitsandbytes"):
         family.create_model(tiny_vlm_recipe(small, tiny_vlm("llava"), "model.train=qlora"), [])
