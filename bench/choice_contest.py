@@ -8,6 +8,10 @@ answer. Each row is about a drawn scene of the demo: "what colour is the star?",
 training and half of all in validation and test, so that a model answers too often. Real commands do the rest:
 index, train (`tiny-vlm-scratch`), predict the validation rows, evaluate (which proposes `--unknown-below`), predict
 the test rows with and without it, submit in the form of a sample of letters. The truth is in a table of its own.
+
+As it stands (7 minutes of training on a busy core), balanced accuracy on the test by whole texts: 70.6 %, with the
+validation's P 82.0 %; calibrated 77.8 % and 83.3 %. With 3 % of ambiguous training rows the model says "unknown" by itself:
+88.5 % and 86.6 %, calibrated 80.1 % and 85.6 %.
 """
 
 from __future__ import annotations
