@@ -229,7 +229,7 @@ def _verified(verified: VerifyReport) -> str:
         return text
     return message(
         "export.verified-rounded",
-        "{text}; {difference:.2g} to the model before its updates were rounded into 16 bits ({tolerance:.2g} is allowed)",
+        "{text}; {difference:.2g} to the model itself, whose weights were rounded on the way ({tolerance:.2g} is allowed)",
         text=text,
         difference=verified.own_difference,
         tolerance=verified.own_tolerance,

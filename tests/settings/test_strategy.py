@@ -51,6 +51,41 @@ def test_a_key_that_is_not_deepspeeds_to_set_is_named(tmp_path: Path, key: str, 
         check_strategy(profile("strategy=zero2", written(tmp_path / "ds.json", values)))
 
 
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (
+            ("strategy=fsdp2", "offload_optimizer=cpu"),
+            "offload_optimizer=cpu does not go with strategy fsdp2",
+        ),
+        (("strategy=zero2", "offload_param=cpu"), "offload_param=cpu does not go with strategy zero2"),
+    ],
+)
+def test_offloading_is_refused_where_there_is_none(settings: tuple[str, ...], problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        check_strategy(profile(*settings))
+
+
+def test_offloading_is_said_in_one_place_and_takes_memory_of_the_device_no_more(tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed")
+    from kovqa_core.models.memory import StepMemory, estimate_memory
+    from kovqa_core.train.strategies.zero import deepspeed_config
+
+    own = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
+    file = written(tmp_path / "ds.json", own)
+    with pytest.raises(SettingsError, match=r"profile\.offload_optimizer says it too"):
+        check_strategy(profile("strategy=zero2", "offload_optimizer=cpu", file))
+    sets = ["profile.strategy=zero3", "profile.offload_optimizer=cpu", "profile.offload_param=cpu"]
+    settings = resolve_settings("tiny", "cpu", sets)
+    check_strategy(settings.profile)
+    zero = deepspeed_config(make_run(settings.recipe, settings.profile, tmp_path, []), 3)["zero_optimization"]
+    assert [zero[key]["device"] for key in ("offload_optimizer", "offload_param")] == ["cpu", "cpu"]
+    step = StepMemory(1e9, 250_000_000, 250_000_000, 0, 1e6, 1e6, 1e6, 1e6, 1e6)
+    there = estimate_memory(step, resolve_settings("tiny", "cpu", sets[:1]).profile, 1)
+    offloaded = estimate_memory(step, settings.profile, 1)
+    assert there.peak - offloaded.peak == pytest.approx(1e9 + 8 * 250e6)
+
+
 def test_deepspeeds_own_file_comes_below_ours(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     from kovqa_core.train.strategies.zero import deepspeed_config

@@ -130,7 +130,9 @@ def _export_step(
         card = model_card(step, info, origin, written.loading, licence, scores, opens_here=not as_upstream)
         write_text(partial_folder / "README.md", card)
         if verify:
-            verified.append(verify_export(step, partial_folder, options, on_progress))
+            verified.append(
+                verify_export(step, partial_folder, options, on_progress, is_rounded=written.is_rounded)
+            )
 
     with output_lock(folder):
         require_new_folder(folder, has_our_card)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -62,6 +62,8 @@ def verify_export(
     exported: Path,
     options: family.LoadOptions = family.DEFAULT_LOADING,
     on_progress: OnProgress = ignore_progress,
+    *,
+    is_rounded: bool = False,
 ) -> VerifyReport:
     """Hold an export against its model.
 
@@ -70,6 +72,7 @@ def verify_export(
         exported: what was written of it.
         options: how the checkpoint is read.
         on_progress: called before each side computes.
+        is_rounded: were weights rounded on the way?
 
     Raises:
         ModelError: the library cannot read the folder, or comes to other numbers.
@@ -91,7 +94,7 @@ def verify_export(
         _largest_difference(before, other),
         largest,
         TOLERANCE * max(1.0, largest),
-        (ROUNDED_TOLERANCE if _has_16_bit_weights(exported) else TOLERANCE) * max(1.0, largest),
+        (ROUNDED_TOLERANCE if is_rounded else TOLERANCE) * max(1.0, largest),
     )
     _require_close(report)
     return report
@@ -176,14 +179,6 @@ def _other_side(
             message("export.not-readable-alone.hint", "nothing was written; without --verify the folder is"),
         )
     return [logits[str(number)] for number in range(len(rows))]
-
-
-def _has_16_bit_weights(folder: Path) -> bool:
-    for file in folder.rglob("*.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            if any(tensors.get_slice(name).get_dtype() in ("BF16", "F16") for name in tensors.keys()):  # noqa: SIM118 - no dict
-                return True
-    return False
 
 
 def _largest_difference(ours: list[Tensor], others: list[Tensor]) -> float:

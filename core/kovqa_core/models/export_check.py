@@ -42,10 +42,12 @@ class ExportedModel:
     Attributes:
         loading: Python that loads it, for its card.
         notes: for people.
+        is_rounded: were weights rounded on the way, so that its numbers are only about the model's?
     """
 
     loading: str
     notes: tuple[str, ...] = ()
+    is_rounded: bool = False
 
 
 def one_example_batch(processor: ExampleProcessor, example: Example) -> ModelBatch:

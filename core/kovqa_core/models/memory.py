@@ -154,9 +154,11 @@ def estimate_memory(
     one_layer, passing = micro_batch * step.layer, micro_batch * step.temporary
     # With checkpointing a layer's activations are there twice for a moment: computed again, one by one.
     workspace = max(step.casts, one_layer + passing) if checkpointing else step.casts + passing
-    weights = step.weights / shards_weights
+    weights = 0.0 if profile.offload_param == "cpu" else step.weights / shards_weights
     gradients = 4 * step.learned / shards_gradients
-    optimizer = _ADAMW_BYTES * step.learned / shards_states
+    # What lies in the machine's memory takes none of the device's: moments, and the gradients that go to them.
+    is_offloaded = profile.offload_optimizer == "cpu"
+    optimizer = 0.0 if is_offloaded else _ADAMW_BYTES * step.learned / shards_states
     averages = 4.0 * step.parameters * has_ema
     states = weights + optimizer + averages
     forward = activations + logits + workspace

@@ -127,6 +127,13 @@ class Profile(StrictSettings):
     strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
         "ddp", description="what is sharded among processes: ddp nothing, zero3 and fsdp2 everything"
     )
+    offload_optimizer: Literal["none", "cpu"] = Field(
+        "none",
+        description="zero strategies: cpu keeps AdamW's moments in the machine's memory, and steps there",
+    )
+    offload_param: Literal["none", "cpu"] = Field(
+        "none", description="zero3: cpu keeps the weights there too, until a layer is computed"
+    )
     deepspeed: str = Field("", description="file of DeepSpeed's own settings, for the zero strategies")
     micro_batch: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {}, description="examples one process can hold, by recipe name; `default` for the rest; a recipe without "

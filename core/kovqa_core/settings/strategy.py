@@ -52,6 +52,7 @@ def check_strategy(profile: Profile) -> None:
                 "use --set profile.strategy=zero2, or leave out profile.deepspeed",
             ),
         )
+    _check_offload(profile)
     if profile.strategy == "zero3" and profile.compile is True:
         raise SettingsError(
             message("settings.zero3-compile", "profile.compile does not work with zero3"),
@@ -69,6 +70,26 @@ def check_strategy(profile: Profile) -> None:
                 message(
                     "settings.no-deepspeed.hint",
                     "pip install 'kovqa[deepspeed]', or use --set profile.strategy=fsdp2",
+                ),
+            )
+
+
+def _check_offload(profile: Profile) -> None:
+    """Offloading is DeepSpeed's, and weights are offloaded where they are sharded."""
+    strategies = {"offload_optimizer": ("zero1", "zero2", "zero3"), "offload_param": ("zero3",)}
+    for key, offloading in strategies.items():
+        if getattr(profile, key) != "none" and profile.strategy not in offloading:
+            raise SettingsError(
+                message(
+                    "settings.no-offload",
+                    "profile.{key}=cpu does not go with strategy {strategy}",
+                    key=key,
+                    strategy=profile.strategy,
+                ),
+                message(
+                    "settings.no-offload.hint",
+                    "use --set profile.strategy={strategy}, or leave it out",
+                    strategy=offloading[-1],
                 ),
             )
 
@@ -95,6 +116,17 @@ def read_deepspeed_config(profile: Profile) -> JsonObject:
                 message("settings.deepspeed-reserved.hint", "remove it: {place} says it", place=place),
             )
     zero = values.get("zero_optimization", {})
+    for key in ("offload_optimizer", "offload_param"):
+        if key in zero and getattr(profile, key) != "none":
+            raise SettingsError(
+                message(
+                    "settings.offload-twice",
+                    "{file}: zero_optimization.{key} is there, and profile.{key} says it too",
+                    file=path,
+                    key=key,
+                ),
+                message("settings.offload-twice.hint", "say it in one place"),
+            )
     if f"zero{zero.get('stage', profile.strategy[-1])}" != profile.strategy:
         raise SettingsError(
             message(

@@ -258,12 +258,13 @@ def export_model(step: Path, folder: Path, options: LoadOptions) -> ExportedMode
         ModelError: see `load_model`.
     """
     model, processor = load_model(step, options)
-    if model.config.train.language == "qlora":
+    was_quantised = model.config.train.language == "qlora"
+    if was_quantised:
         in_16_bits = TuningSettings(**{**model.config.train.model_dump(), "language": "lora"})
         merged, _ = _load_with_config(step, model.config.model_copy(update={"train": in_16_bits}))
         take_quantised_weights(merged.net, model.net)
         model = merged
-    return write_hf_export(model, processor, step, folder)
+    return write_hf_export(model, processor, step, folder, was_quantised=was_quantised)
 
 
 def export_upstream(step: Path, folder: Path, options: LoadOptions) -> ExportedModel:

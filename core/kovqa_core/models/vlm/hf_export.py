@@ -30,7 +30,9 @@ print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 """
 
 
-def write_hf_export(model: VlmModel, processor: VlmProcessor, step: Path, folder: Path) -> ExportedModel:
+def write_hf_export(
+    model: VlmModel, processor: VlmProcessor, step: Path, folder: Path, *, was_quantised: bool = False
+) -> ExportedModel:
     """Write network and processor, and for kovqa how questions are put to it.
 
     Args:
@@ -38,18 +40,28 @@ def write_hf_export(model: VlmModel, processor: VlmProcessor, step: Path, folder
         processor: its processor.
         step: the checkpoint folder.
         folder: where to write; must exist.
+        was_quantised: did it learn on a base in 4 bits?
     """
     net, rounding = merge_updates(model.net)
     save_hf_network(net, folder)
     save_hf_processor(processor.hf, folder)
     prompt_settings = model.config.model_dump(include=set(PROMPT_SETTINGS))
     write_checkpoint_info(folder, replace(read_checkpoint_info(step), model=prompt_settings))
-    if not rounding:
-        return ExportedModel(_HF_LOADING_CODE)
-    note = message(
-        "vlm.merged-in-fp32",
-        "updates were merged in fp32 and rounded to {dtype} once, which moved no weight by more than {rounding:.2g}",
-        dtype=model.config.dtype,
-        rounding=rounding,
-    )
-    return ExportedModel(_HF_LOADING_CODE, (note,))
+    notes = []
+    if rounding:
+        notes.append(
+            message(
+                "vlm.merged-in-fp32",
+                "updates were merged in fp32 and rounded to {dtype} once, which moved no weight by more than {rounding:.2g}",
+                dtype=model.config.dtype,
+                rounding=rounding,
+            )
+        )
+    if was_quantised:
+        notes.append(
+            message(
+                "vlm.four-bit-base-written",
+                "its base was in 4 bits: weights are written as the model computed with them, not as the base has them",
+            )
+        )
+    return ExportedModel(_HF_LOADING_CODE, tuple(notes), is_rounded=bool(notes))

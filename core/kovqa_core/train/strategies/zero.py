@@ -211,6 +211,11 @@ def deepspeed_config(run: Run, stage: int) -> dict[str, Any]:
     """DeepSpeed's settings: the user's own file, and what follows from the run on top."""
     own = read_deepspeed_config(run.profile)
     buckets = {"reduce_bucket_size": _BUCKET_SIZE, "allgather_bucket_size": _BUCKET_SIZE}
+    offload = {
+        key: {"device": "cpu", "pin_memory": run.profile.device == "cuda"}
+        for key in ("offload_optimizer", "offload_param")
+        if getattr(run.profile, key) == "cpu"
+    }
     reduction = {"communication_data_type": "bf16"} if run.profile.gradient_reduction == "bf16" else {}
     # What follows from the run comes last: a file of the user's cannot change the experiment.
     return (
@@ -223,7 +228,7 @@ def deepspeed_config(run: Run, stage: int) -> dict[str, Any]:
             # DeepSpeed knows few optimizers, and with offloading to the CPU accepts its own alone: these two allow ours.
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "zero_optimization": {**buckets, **own.get("zero_optimization", {}), "stage": stage},
+            "zero_optimization": {**buckets, **own.get("zero_optimization", {}), **offload, "stage": stage},
             "steps_per_print": sys.maxsize,
         }
     )
