@@ -19,12 +19,13 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.data.circular_rows import circular_rows
-from kovqa_core.index.reader import IndexSplit
+from kovqa_core.index.reader import IndexSplit, open_index
 
 from tests.conftest import Small, sets
 from tests.download.server import File, running
 from tests.download.test_command import PATH, WEIGHTS
 from tests.models.vlm.llava_folders import CLIP, MERGED
+from tests.speech.tiny_models import save_voice
 from tests.tools.benchmark_index import write_benchmark_index
 from tests.tools.forked_commands import Ended, ForkedCommands
 
@@ -59,6 +60,7 @@ class Inputs:
     repository: Path
     embedded: Path
     benchmarks: Path
+    voice: Path
     endpoint: str
 
 
@@ -87,6 +89,10 @@ COMMANDS: dict[str, Callable[[Inputs], Words | list[Words]]] = {
     "explain": lambda i: (
         "explain", "-i", max((i.small.root / "images").glob("*.png")), "--question", "뭐?", "--model", i.model,
         "-o", "out/heat.png",
+    ),
+    "predict aloud": lambda i: (
+        "predict", "-i", max((i.small.root / "images").glob("*.png")), "--question", "뭐?", "--model", i.model,
+        "--speak", "out.wav", "--speak-model", i.voice,
     ),
     "vote": lambda i: ("vote", *i.votes, "-o", "v.jsonl"),
     "evaluate": lambda i: (
@@ -144,7 +150,8 @@ def inputs(small: Small, trained: Path, tmp_path_factory: pytest.TempPathFactory
         yield Inputs(
             small, trained, votes.pop(), (votes[0], votes[1]), folder / "a.zip",
             folder / "beit3_base_patch16_224.pth", repository, _embedded_table(folder / "e.parquet", images),
-            _benchmarks(folder / "benchmarks", small), server.url,
+            _benchmarks(folder / "benchmarks", small),
+            save_voice(folder / "voice", "".join(sorted({*"".join(open_index(small.index).answers())}))), server.url,
         )  # fmt: skip
 
 

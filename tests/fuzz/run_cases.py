@@ -183,6 +183,7 @@ def _engine_modules() -> list[str]:
         ".worker",
         "kovqa_core.train",
         "kovqa_core.distributed",
+        "onnx_runtime_example",  # a program beside an export, which reads files beside itself
     )  # no command but train needs them
     return [name for name in names if not any(each in name for each in later)]
 
