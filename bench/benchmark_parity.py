@@ -169,6 +169,8 @@ def why_they_differ(row: Row, ours: str, theirs: str) -> str:
         return "Korean around the letter or the choice: ours reads it"
     if not theirs and row.text.lower() == row.text and len(row.text) == 1:
         return "a small letter alone: ours reads it"
+    if not theirs and "because" in row.text:
+        return "a letter before because: ours leaves out what follows, theirs sees two letters"
     if not theirs:
         return "marks around the letter (a bracket, an asterisk): ours reads them"
     if ours == "?":
