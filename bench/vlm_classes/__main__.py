@@ -2,6 +2,7 @@
 
     python -m bench.vlm_classes -o docs/vlm_classes.md       # all: some minutes on one core
     python -m bench.vlm_classes llava qwen3_vl               # some, printed
+    python -m bench.vlm_classes llava -o docs/vlm_classes.md # these anew; other rows of the file stay
 
 A package that a class wants and kovqa does not (num2words, scipy) is in the table's reason where it is missing.
 """
@@ -12,6 +13,7 @@ import argparse
 import contextlib
 import datetime
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -23,10 +25,19 @@ from kovqa_core.demo.dataset import write_demo_dataset
 from kovqa_core.files import write_text
 from kovqa_core.index.build import build_index
 
-from bench.vlm_classes.class_facts import NOT_FOR_QUESTIONS
 from bench.vlm_classes.tiny_model import CLASS_NAMES
 from bench.vlm_classes.trial import STEPS, Trial, try_class
 
+# Classes of the list that were made for something else.
+NOT_FOR_QUESTIONS: dict[str, str] = {
+    "evolla": "describes proteins, not images",
+    "instructblipvideo": "takes videos only",
+    "mistral4": "has no vision tower, although it is in the list",
+    "pi0": "moves a robot: it writes actions, no text",
+    "shieldgemma2": "says whether an image breaks a policy: it writes two scores, no text",
+    "vision-encoder-decoder": "puts any two encoders together; it has no processor of its own",
+}
+_AS_WRITTEN = -1  # of a trial that was read: its reason has its final form
 _LIBRARIES = ("transformers", "peft", "torch", "torchvision")
 
 
@@ -85,7 +96,20 @@ def table(trials: Sequence[Trial], day: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read_table(path: Path) -> dict[str, Trial]:
+    """What `table` wrote: model_type -> what came of it."""
+    trials = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) == len(STEPS) + 3 and cells[0] in CLASS_NAMES:
+            held = [step for step, cell in zip(STEPS, cells[2:], strict=False) if cell == "yes"]
+            trials[cells[0]] = Trial(cells[0], cells[1], held, cells[-1], parameters=_AS_WRITTEN)
+    return trials
+
+
 def _reason(trial: Trial) -> str:
+    if trial.parameters == _AS_WRITTEN:
+        return trial.reason
     reason = " ".join(trial.reason.replace("|", "\\|").replace("<", "&lt;").split())
     said = f"*{reason}*" if trial.refused else reason
     return "; ".join(filter(None, [NOT_FOR_QUESTIONS.get(trial.model_type, "") if reason else "", said]))
@@ -100,12 +124,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the table there")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    trials = []
+    known = read_table(arguments.output) if arguments.output and arguments.model_types else {}
     with tempfile.TemporaryDirectory() as folder:
         for trial in try_classes(arguments.model_types or list(CLASS_NAMES), Path(folder)):
-            trials.append(trial)
+            known[trial.model_type] = trial
             print(f"{trial.model_type}: {trial.reason or 'whole'}", file=sys.stderr, flush=True)
-    text = table(trials, datetime.datetime.now(datetime.UTC).date().isoformat())
+    text = table(list(known.values()), datetime.datetime.now(datetime.UTC).date().isoformat())
     if arguments.output:
         write_text(arguments.output, text)
     else:

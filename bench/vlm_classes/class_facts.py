@@ -2,44 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from bench.vlm_classes.facts_form import ClassFacts
 
-
-@dataclass(frozen=True)
-class ClassFacts:
-    """Changes to the generic way of `tiny_model.py`.
-
-    Attributes:
-        config: dotted name of a configuration's field -> value; None takes the field out.
-        image: arguments of the image processor.
-        video: arguments of the video processor.
-        processor: arguments of the processor.
-        parts: further parts of the processor -> their class.
-        image_text: what the chat template writes for an image; empty: the processor's own placeholder.
-        template: another chat template than ChatML; IMAGE stands for `image_text`; empty: none.
-        tokens: further special tokens.
-        named_tokens: attribute of the tokenizer -> its token.
-        processor_class: where transformers' table names none.
-        image_class: likewise, of images.
-        video_class: likewise, of videos.
-    """
-
-    config: Mapping[str, object] = field(default_factory=dict)
-    image: Mapping[str, object] = field(default_factory=dict)
-    video: Mapping[str, object] = field(default_factory=dict)
-    processor: Mapping[str, object] = field(default_factory=dict)
-    parts: Mapping[str, str] = field(default_factory=dict)
-    image_text: str = ""
-    template: str | None = None
-    tokens: tuple[str, ...] = ()
-    named_tokens: Mapping[str, str] = field(default_factory=dict)
-    processor_class: str = ""
-    image_class: str = ""
-    video_class: str = ""
-
-
-_QWEN_IMAGE = "<vision_start><image><vision_end>"
 _MROPE = {"text_config.rope_parameters.mrope_section": [2, 3, 3]}
 _LLAVA = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 _LLAVA_CONFIG = {"image_seq_length": 16}
@@ -70,7 +34,7 @@ CLASS_FACTS: dict[str, ClassFacts] = {
         video={"draw_on_frames": False},
         image_text="<image_start><image><image_end>",
     ),
-    "gemma3n": ClassFacts({"text_config.intermediate_size": 64, "text_config.num_kv_shared_layers": 0, "text_config.activation_sparsity_pattern": [0.0, 0.0], "text_config.hidden_size_per_layer_input": 16, "text_config.vocab_size_per_layer_input": 300, "text_config.pad_token_id": 0, "vision_config.hidden_size": 2048, "vision_soft_tokens_per_image": 256}, image={"size": {"height": 768, "width": 768}}, processor={"image_seq_length": 256}),
+    "gemma3n": ClassFacts({"text_config.intermediate_size": 64}),
     "gemma4": ClassFacts(
         {
             "vision_config": {
@@ -119,7 +83,16 @@ CLASS_FACTS: dict[str, ClassFacts] = {
             "out_hidden_size": 128,
         }
     ),
-    "muse_spark": ClassFacts({"audio_config.num_hidden_layers": 4, "audio_config.hidden_sizes": [8, 8, 16, 32], "vision_config.out_hidden_size": 128, "vision_config.projector_hidden_size": 32, "out_hidden_size": 128}, parts={"feature_extractor": "MuseSparkFeatureExtractor"}),
+    "muse_spark": ClassFacts(
+        {
+            "audio_config.num_hidden_layers": 4,
+            "audio_config.hidden_sizes": [8, 8, 16, 32],
+            "vision_config.out_hidden_size": 128,
+            "vision_config.projector_hidden_size": 32,
+            "out_hidden_size": 128,
+        },
+        parts={"feature_extractor": "MuseSparkFeatureExtractor"},
+    ),
     "qwen4_exp": ClassFacts(
         {
             "text_config.indexer_n_heads": 2,
@@ -399,14 +372,4 @@ CLASS_FACTS: dict[str, ClassFacts] = {
     ),
     "qwen3_vl_moe": ClassFacts(image_class="Qwen2VLImageProcessorPil"),
     "vipllava": ClassFacts(_LLAVA_CONFIG, processor=_LLAVA),
-}
-
-# Classes of the list that were made for something else.
-NOT_FOR_QUESTIONS: dict[str, str] = {
-    "evolla": "describes proteins, not images",
-    "instructblipvideo": "takes videos only",
-    "mistral4": "has no vision tower, although it is in the list",
-    "pi0": "moves a robot: it writes actions, no text",
-    "shieldgemma2": "says whether an image breaks a policy: it writes two scores, no text",
-    "vision-encoder-decoder": "puts any two encoders together; it has no processor of its own",
 }

