@@ -17,6 +17,7 @@ from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.vlm import choice_scores, generation
+from kovqa_core.models.vlm.processor import append_answers, left_pad_prompts
 
 from tests.conftest import Small
 from tests.models.vlm.test_vlm import tiny_vlm_recipe
@@ -184,3 +185,16 @@ def test_votes_go_to_the_most_and_then_to_the_surest() -> None:
     assert vote_answers(letters) == [Answer("IS USx", pytest.approx(0.6 / 3))], "one answer in normal form"
     with pytest.raises(ValueError, match="shorter"):
         vote_answers([[a, b], [a]])
+
+
+def test_what_each_token_sees_of_images_moves_with_it() -> None:
+    """As `cross_attention_mask` of Mllama: [B, N, images, tiles]."""
+    lengths = torch.tensor([2, 3])
+    ids = torch.tensor([[5, 6, 0], [7, 8, 9]])
+    seen = ids[..., None, None] * torch.tensor([[1, 10]])  # tells whose row it is
+    tensors = {"input_ids": ids, "cross_attention_mask": seen, "prompt_lengths": lengths}
+    prompts = left_pad_prompts(tensors, 3)
+    assert prompts["input_ids"].tolist() == [[3, 5, 6], [7, 8, 9]]
+    assert prompts["cross_attention_mask"][:, :, 0, 1].tolist() == [[0, 50, 60], [70, 80, 90]]
+    rows = append_answers(tensors, [[1], [2, 2]], 3)
+    assert rows["cross_attention_mask"][:, :, 0, 0].tolist() == [[5, 6, 6, 6, 6], [7, 8, 9, 9, 9]]
