@@ -154,4 +154,4 @@ def _card_licence(card: Path) -> tuple[str, bool]:
     if licence == "other":
         licence = data.get("license_name")
     is_gated = any(str(key).startswith("extra_gated") for key in data)
-    return licence if isinstance(licence, str) else "", is_gated
+    return licence if isinstance(licence, str) and licence != "unknown" else "", is_gated
