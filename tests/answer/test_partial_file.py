@@ -11,7 +11,8 @@ from kovqa_core.answer.partial_file import (
     partial_file_path,
     resume_partial_file,
 )
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.files import read_json
 
 LINE = '{"id": "1", "answer": "예", "score": 0.5, "row_digest": "a"}\n'
 
@@ -44,6 +45,15 @@ def test_a_torn_last_line_is_answered_again(output: Path) -> None:
     with partial_file_path(output).open("a", encoding="utf-8") as stream:
         stream.write('{"id": "2", "ans')
     assert resume(output) == {"1"}
+
+
+def test_answers_decoded_in_another_way_are_kept_apart_where_there_are_some(output: Path) -> None:
+    """An option that the model refuses leaves a file without answers behind: it stops no other one."""
+    with pytest.raises(SettingsError, match="holds answers decoded in another way"):
+        resume_partial_file(output, {"model": "m", "decoding": 1}, dict)
+    partial_file_path(output).write_text("")
+    assert resume_partial_file(output, {"model": "m", "decoding": 1}, dict).ids == set()
+    assert read_json(fingerprint_path(partial_file_path(output)))["decoding"] == 1
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "7", "", "{", '"예"'])

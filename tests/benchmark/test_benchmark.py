@@ -19,10 +19,10 @@ from kovqa_core.benchmark import run_benchmark as engine
 from kovqa_core.benchmark.model_labels import label_models
 from kovqa_core.benchmark.run_benchmark import BenchmarkOptions, leave_out_judged, run_benchmark
 from kovqa_core.benchmark.set_indexes import SetIndex, find_set_indexes
-from kovqa_core.benchmark.table import SetScore, table_cells
+from kovqa_core.benchmark.table import SetScore, result_notes, table_cells
 from kovqa_core.data.circular_rows import circular_rows
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.errors import DataError, ModelError, SettingsError
+from kovqa_core.errors import AssetError, DataError, ModelError, SettingsError
 from kovqa_core.index.build import build_index
 from kovqa_core.index.reader import IndexSplit
 from kovqa_core.judge.judge_answers import JudgedAnswers, JudgedRow, JudgeOptions
@@ -245,6 +245,7 @@ def test_a_judge_scores_open_answers(
     def judge(predictions: Path, split: Path, options: JudgeOptions, on_progress: object) -> JudgedAnswers:
         asked.append(options.url)
         rows = [JudgedRow(example, Verdict(7.0), "") for example in IndexSplit(split)]
+        rows = [*rows, *rows, JudgedRow(Example("other", "0.png", QUESTION), None, "it said nothing")]
         return JudgedAnswers("심판", "criteria-judge", False, rows, len(rows))
 
     monkeypatch.setattr(engine, "judge_predictions", judge)
@@ -258,8 +259,21 @@ def test_a_judge_scores_open_answers(
         "written",
     )
     assert asked == ["http://x/v1"]
+    assert any("심판 gave no verdict on 1 questions" in note for note in result_notes(table))
     assert (result.identity["instruction"], result.identity["max_tokens"]) == ("none", 1024)
     assert table_cells(result)[-1] == "criteria-judge, 심판"
+
+
+def test_a_judge_out_of_reach_costs_its_own_sets_alone(
+    data: Path, models: FakeModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(predictions: Path, split: Path, options: JudgeOptions, on_progress: object) -> JudgedAnswers:
+        raise AssetError("nobody there")
+
+    monkeypatch.setattr(engine, "judge_predictions", judge)
+    sets = find_set_indexes(data, ["koffvqa", "k-dtcbench"])
+    table = run_benchmark(replace(options("good"), judge=JudgeOptions("http://x/v1")), sets, tmp_path / "out")
+    assert [(failure.set, str(failure.error)) for failure in table.failures] == [("koffvqa", "nobody there")]
 
 
 def test_labels_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

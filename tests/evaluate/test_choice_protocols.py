@@ -253,3 +253,12 @@ def test_choices_are_needed_for_a_choice() -> None:
     for answer, protocol in product(("토끼", "Z"), ("choice", "choice-bare-letter")):
         row = Example("1", "a", "?", {}, choices=ANIMALS)
         assert score_answers([(row, answer)], protocol=protocol).unanswered == 1
+
+
+@pytest.mark.parametrize(
+    "protocol", ["choice", "choice-first-letter", "choice-bare-letter", "choice-answer-line"]
+)
+def test_choices_that_differ_in_case_alone_are_two(protocol: str) -> None:
+    example = Example("1", "a.png", "?", {"10 m": 1.0}, choices=("10 M", "10 m", "5 m"))
+    scores = score_answers([(example, text) for text in ("10 M", "10 m", "A", "B")], protocol=protocol)
+    assert scores.each.tolist() == [0, 1, 0, 1]

@@ -218,7 +218,14 @@ def test_a_protocol_that_needs_annotations_says_what_to_do_without() -> None:
 
 
 def test_a_protocol_goes_with_no_normal_form_but_its_own() -> None:
-    for protocol, rule in (("official", "korean"), ("official", "plain"), ("vizwiz", "korean-particles")):
+    for protocol, rule in (
+        ("official", "korean"),
+        ("official", "plain"),
+        ("vizwiz", "korean-particles"),
+        ("vizwiz", "vqav2"),
+        ("choice", "vqav2"),
+        ("circular", "plain"),
+    ):
         with pytest.raises(SettingsError, match=f"{protocol} has a normal form of its own"):
             score("예", "예", "예", protocol=protocol, rule=rule)
     assert score("two", *["2"] * 9, "3", protocol="official", rule="vqav2").total.score == 1

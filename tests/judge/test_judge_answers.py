@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kovqa_core.data.benchmark_sets import CRITERIA_COLUMN, DESCRIPTION_COLUMN, REFERENCE_COLUMN
 from kovqa_core.data.example import Example
-from kovqa_core.errors import AssetError, DataError
+from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.judge.judge_answers import JudgedAnswers, JudgeOptions, is_korean, judge_answers
 from kovqa_core.judge.judge_points import rows_without_verdict, verdict_points
@@ -22,6 +22,7 @@ from kovqa_core.judge.verdict_file import read_verdict_file
 from tests.answer.server import MODEL, Reply, Vllm
 
 ROWS = 12
+CUT = "✂"  # at the end of a reply whose tokens ran out there
 
 
 class JudgeServer(Vllm):
@@ -41,7 +42,8 @@ class JudgeServer(Vllm):
         verdict = self.verdicts[answer]
         if isinstance(verdict, int):
             return verdict, {}, {"error": {"message": "not now"}}
-        return 200, {}, {"choices": [{"message": {"content": verdict}, "finish_reason": "stop"}]}
+        text, reason = (verdict[:-1], "length") if verdict.endswith(CUT) else (verdict or None, "stop")
+        return 200, {}, {"choices": [{"message": {"content": text}, "finish_reason": reason}]}
 
 
 def _prompt(body: dict[str, Any]) -> str:
@@ -140,6 +142,40 @@ def test_rows_without_a_verdict_are_said_and_not_counted(judge: JudgeServer, tmp
     with pytest.raises(DataError, match=r"3 of 12 rows .* id Q3"):
         verdict_points(judged)
     assert len(read_verdict_file(tmp_path / "other.jsonl")) == ROWS - 2  # what was refused is asked again
+
+
+def test_a_reply_that_was_cut_or_is_none_is_no_verdict(judge: JudgeServer, tmp_path: Path) -> None:
+    """Points of one criterion are not the answer's; where points stand first, a reply may be cut behind them."""
+    rows, file = pairs({CRITERIA_COLUMN: "10점: 하늘"}, 3), tmp_path / "v.jsonl"
+    judge.verdicts = {"답 0": "점수: 8/10", "답 1": f"기준 1 점수: 2\n기준 2{CUT}", "답 2": ""}
+    for _ in range(2):  # the second time from the file, but for what was none
+        judged = ask(judge, "criteria-judge", rows, file)
+        assert [row.verdict and row.verdict.points for row in judged.rows] == [8, None, None]
+        assert "cut before its end" in judged.rows[1].problem and "gives no text" in judged.rows[2].problem
+    assert judged.asked == 1
+    columns: dict[str, object] = {REFERENCE_COLUMN: "하늘", DESCRIPTION_COLUMN: "하늘"}
+    judge.verdicts = {"답 0": f"8 7\n이유는{CUT}"}
+    (row,) = ask(judge, "reference-judge", pairs(columns, 1), file).rows
+    assert row.verdict and row.verdict.points == 7
+
+
+def test_a_file_of_other_lines_is_left_as_it_is(tmp_path: Path) -> None:
+    for text in ('{"answer": "아님"}\n끝', '{"key": "k", "id": "1", "judge": "j", "reply": 5}\n'):
+        file = tmp_path / "v.jsonl"
+        file.write_text(text, "utf-8")
+        with pytest.raises(DataError, match=r"v\.jsonl:1: not a verdict"):
+            read_verdict_file(file)
+        assert file.read_text("utf-8") == text
+
+
+def test_a_judge_s_options_are_named(judge: JudgeServer, tmp_path: Path) -> None:
+    rows = pairs({CRITERIA_COLUMN: "10점: 하늘"}, 1)
+    judge.models = ["하나", "둘"]
+    with pytest.raises(SettingsError) as several:
+        ask(judge, "criteria-judge", rows, tmp_path / "v.jsonl")
+    assert several.value.hint == "choose one: --judge-model NAME"
+    with pytest.raises(SettingsError, match="--judge ftp://x is not"):
+        judge_answers(rows, "criteria-judge", JudgeOptions("ftp://x"), tmp_path / "v.jsonl", Path())
 
 
 def test_an_answer_without_korean_is_worth_nothing_and_costs_nothing(

@@ -11,6 +11,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -83,6 +84,20 @@ class ChatPrompt:
 DEFAULT_PROMPT = ChatPrompt()
 
 
+_OUT_OF_TOKENS = "length"  # the reason of a reply that ends where its tokens do
+
+
+class NoText(DataError):
+    """A reply that holds no text: the model thought until its tokens were used up, or a filter took it away."""
+
+
+class WrittenText(NamedTuple):
+    """What a model wrote, and whether its tokens ran out before its end."""
+
+    text: str
+    is_cut: bool
+
+
 def request_chat_answer(
     server: ModelServer,
     model: str,
@@ -137,7 +152,7 @@ def request_chat_text(
     max_tokens: int,
     image: str | None = None,
     on_progress: OnProgress = ignore_progress,
-) -> str:
+) -> WrittenText:
     """What a model writes to a text, greedily.
 
     Args:
@@ -149,7 +164,8 @@ def request_chat_text(
         on_progress: called when the server is out of reach and the request will be repeated.
 
     Raises:
-        KovqaError: as `request_reply`; a reply without a text.
+        NoText: a reply without a text.
+        KovqaError: as `request_reply`.
     """
     shown = [] if image is None else [{"type": "image_url", "image_url": {"url": image}}]
     content: object = [*shown, {"type": "text", "text": text}] if shown else text
@@ -167,7 +183,9 @@ def request_chat_text(
         # OpenAI's own server has another name for it since its models think.
         body["max_completion_tokens"] = body.pop("max_tokens")
         completion = request_reply(server, "/chat/completions", _ChatCompletion, body, on_progress)
-    return _text_of(completion, server)
+    return WrittenText(
+        _text_of(completion, server), is_cut=completion.choices[0].finish_reason == _OUT_OF_TOKENS
+    )
 
 
 def image_data_url(path: Path) -> str:
@@ -194,7 +212,7 @@ def _text_of(completion: _ChatCompletion, server: ModelServer) -> str:
     choice = completion.choices[0]
     text = choice.message.content
     if not isinstance(text, str):
-        raise DataError(
+        raise NoText(
             message(
                 "answer.no-text",
                 "{url} gives no text ({finish_reason!r})",
@@ -213,6 +231,6 @@ def _answer_of(completion: _ChatCompletion, server: ModelServer) -> Answer:
     # A few servers report a tiny positive log-probability, rounded in bf16.
     probabilities = [math.exp(min(0.0, token.logprob)) for token in tokens]
     score = sum(probabilities) / len(probabilities) if probabilities else math.nan
-    if choice.finish_reason == "length":
+    if choice.finish_reason == _OUT_OF_TOKENS:
         text = text.rstrip(_REPLACEMENT_CHARACTER)
     return Answer(tidy_answer(text), score)

@@ -30,7 +30,7 @@ from kovqa_core.answer.workers import WorkerAnswerJob
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
-from kovqa_core.data.question_prompts import DEFAULT_CAPTION_INSTRUCTION
+from kovqa_core.data.question_prompts import DEFAULT_CAPTION_INSTRUCTION, no_instruction_hint
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import disk_errors, real_path, to_nfc
@@ -143,7 +143,7 @@ def _set_prompt(
                     "a model of family {family} takes no instruction, and its texts have the length it was made for",
                     family=info.family,
                 ),
-                message("answer.no-instruction.hint", "leave out --instruction and --max-new-tokens"),
+                no_instruction_hint(),
             )
         chosen.set_prompt(
             model, processor, None if asks_for_captions else options.instruction, options.max_new_tokens

@@ -12,6 +12,7 @@ wrote lines without a digest: those answer the table as a whole, and count as lo
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def resume_partial_file(
         resumed = _keep_same_rows(partial_file, lines, recorded, fingerprint, digests)
         if resumed is not None:
             return resumed
-        if not force:
+        if lines and not force:
             raise SettingsError(
                 message(
                     "answer.other-partial-file",
@@ -275,7 +276,7 @@ def read_answered_ids(path: Path) -> set[str]:
     data = read_bytes(path) if path.exists() else b""
     whole_lines = data[: data.rfind(b"\n") + 1]
     if len(whole_lines) < len(data):
-        path.write_bytes(whole_lines)
+        os.truncate(path, len(whole_lines))  # in place: killed on the way, no whole line is lost
     return {line.id for line in parse_lines(whole_lines, path)}
 
 

@@ -35,7 +35,11 @@ from kovqa_core.answer.server_requests import (
     find_served_model,
 )
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
+from kovqa_core.data.question_prompts import (
+    DEFAULT_INSTRUCTION,
+    DEFAULT_MAX_NEW_TOKENS,
+    no_instruction_hint,
+)
 from kovqa_core.errors import AssetError, DataError, ModelError, SettingsError
 from kovqa_core.files import real_path, to_nfc
 from kovqa_core.index.reader import is_index_file
@@ -169,7 +173,7 @@ def _choose_prompt(served: ServedModel, options: AnswerOptions) -> ChatPrompt:
                 "answer.served-with-own-prompt",
                 "a model behind kovqa serve is asked as it was made, without an instruction or another length",
             ),
-            message("answer.no-instruction.hint", "leave out --instruction and --max-new-tokens"),
+            no_instruction_hint(),
         )
     return ChatPrompt(
         DEFAULT_INSTRUCTION if options.instruction is None else options.instruction,

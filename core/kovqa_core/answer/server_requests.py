@@ -45,11 +45,18 @@ class ModelServer:
         url: without a slash at its end.
         headers: what only the server may see.
         client: keeps connections open.
+        option: by which the user named it, for messages.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     client: httpx2.Client
+    option: str = "--server"
+
+    @property
+    def model_option(self) -> str:
+        """The option that names a model there."""
+        return "--judge-model" if self.option == "--judge" else "--model"
 
 
 class ServedModel(BaseModel):
@@ -81,41 +88,50 @@ class _ModelList(BaseModel):
 
 
 @contextlib.contextmanager
-def connect_server(url: str, on_progress: OnProgress = ignore_progress) -> Iterator[ModelServer]:
+def connect_server(
+    url: str, on_progress: OnProgress = ignore_progress, option: str = "--server"
+) -> Iterator[ModelServer]:
     """A server, its key read; nothing is requested yet.
 
     Args:
         url: of the server, up to and with /v1.
         on_progress: told of a key that is there and is for another host.
+        option: that the address was given with.
 
     Raises:
         SettingsError: not an address of a server, or one with a key in it; or see `find_server_key`.
     """
-    origin = _require_server_address(url)
+    origin = _require_server_address(url, option)
     key = find_server_key(url)
     if key.note:
         on_progress(Progress(key.note, is_note=True))
     headers = {"Authorization": f"Bearer {key.secret}"} if key.secret else {}
     with new_http_client(_TIMEOUT_SECONDS, direct=is_loopback(origin.host)) as client:
-        yield ModelServer(url.rstrip("/"), headers, client)
+        yield ModelServer(url.rstrip("/"), headers, client, option)
 
 
-def _require_server_address(url: str) -> Origin:
+def _require_server_address(url: str, option: str) -> Origin:
     try:
         origin, parts = url_origin(url), httpx2.URL(url)
     except (httpx2.InvalidURL, ValueError):
         origin, parts = Origin("", "", None), httpx2.URL()
     if origin.scheme not in ("http", "https") or not origin.host:
         raise SettingsError(
-            message("answer.server-address", "--server {url} is not an http address", url=redact_url(url)),
-            _address_hint(),
+            message(
+                "answer.server-address",
+                "{option} {url} is not an http address",
+                option=option,
+                url=redact_url(url),
+            ),
+            _address_hint(option),
         )
     # `\\` ends the host for some readers of addresses and not for others.
     if "@" in url.partition("://")[2].partition("/")[0] or "\\" in url or parts.query or parts.fragment:
         raise SettingsError(
             message(
                 "answer.key-in-address",
-                "--server {url}: keys do not belong in an address",
+                "{option} {url}: keys do not belong in an address",
+                option=option,
                 url=redact_url(url),
             ),
             _key_hint(origin),
@@ -129,8 +145,10 @@ def _key_hint(origin: Origin) -> Message:
     )
 
 
-def _address_hint() -> str:
-    return message("answer.server-address.hint", "the address ends in /v1: --server http://HOST:8000/v1")
+def _address_hint(option: str) -> str:
+    return message(
+        "answer.server-address.hint", "the address ends in /v1: {option} http://HOST:8000/v1", option=option
+    )
 
 
 def find_served_model(server: ModelServer, name: str | None, task: str) -> ServedModel:
@@ -163,7 +181,9 @@ def find_served_model(server: ModelServer, name: str | None, task: str) -> Serve
                 count=len(fitting),
                 names=page_text(", ".join(model.id for model in fitting).encode()),
             ),
-            message("answer.several-served-models.hint", "choose one: --model NAME"),
+            message(
+                "answer.several-served-models.hint", "choose one: {option} NAME", option=server.model_option
+            ),
         )
     return fitting[0]
 
@@ -208,7 +228,7 @@ def request_reply(
 
     response, reply = retry_request(send_once, on_progress)
     if response.status_code != 200:
-        raise _status_error(remote, response, reply)
+        raise _status_error(server, remote, response, reply)
     try:
         return reply_type.model_validate_json(reply)
     except ValidationError:
@@ -218,11 +238,13 @@ def request_reply(
                 "{url} does not reply as a server of models",
                 url=redact_url(remote.url),
             ),
-            _address_hint(),
+            _address_hint(server.option),
         ) from None
 
 
-def _status_error(remote: RemoteFile, response: httpx2.Response, reply: bytes) -> KovqaError:
+def _status_error(
+    server: ModelServer, remote: RemoteFile, response: httpx2.Response, reply: bytes
+) -> KovqaError:
     """The error for a final status that is not 200: the request is not repeated."""
     status = response.status_code
     reason = remote.redact_secrets(_error_text(reply) or response.reason_phrase)  # a page may repeat our key
@@ -247,8 +269,9 @@ def _status_error(remote: RemoteFile, response: httpx2.Response, reply: bytes) -
             text,
             message(
                 "answer.no-such-served-model.hint",
-                "{address_hint}; --model NAME is a name its /models lists",
-                address_hint=_address_hint(),
+                "{address_hint}; {option} NAME is a name its /models lists",
+                address_hint=_address_hint(server.option),
+                option=server.model_option,
             ),
         )
     if response.is_redirect:
@@ -259,7 +282,7 @@ def _status_error(remote: RemoteFile, response: httpx2.Response, reply: bytes) -
                 text=text,
                 target=redact_url(response.headers.get("location", "")),
             ),
-            _address_hint(),
+            _address_hint(server.option),
         )
     refused = RefusedQuestion(
         text,

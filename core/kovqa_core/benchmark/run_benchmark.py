@@ -17,7 +17,7 @@ from kovqa_core.benchmark.model_labels import label_models
 from kovqa_core.benchmark.set_indexes import SetIndex
 from kovqa_core.benchmark.table import TABLE_FILE, BenchmarkTable, SetFailure, SetScore, write_table
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
-from kovqa_core.data.question_prompts import NO_INSTRUCTION, OPEN_MAX_NEW_TOKENS
+from kovqa_core.data.question_prompts import NO_INSTRUCTION, OPEN_MAX_NEW_TOKENS, no_instruction_hint
 from kovqa_core.download.hub_copies import hub_identity
 from kovqa_core.errors import AssetError, KovqaError, ModelError, SettingsError, Stopped
 from kovqa_core.evaluate.answer_scores import AnswerScores
@@ -26,10 +26,10 @@ from kovqa_core.evaluate.choice_readers import CHOICE_READERS
 from kovqa_core.evaluate.evaluation import evaluate_file
 from kovqa_core.evaluate.protocols import JUDGED_PROTOCOLS
 from kovqa_core.judge.judge_answers import JudgeOptions
-from kovqa_core.judge.judge_points import verdict_points
+from kovqa_core.judge.judge_points import rows_without_verdict, verdict_points
 from kovqa_core.judge.judge_predictions import judge_predictions
 from kovqa_core.machine.versions import package_versions
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, ignore_progress
 
@@ -119,15 +119,17 @@ def run_benchmark(
                 try:
                     if lost:
                         raise lost
+                    try:
+                        answered = _answer_set(options, model, each, predictions, on_progress)
+                    except (ModelError, AssetError) as error:  # a judge that fails costs its own sets alone
+                        lost = error
+                        raise
                     result: SetScore | SetFailure = _score_set(
-                        options, model, label, each, predictions, on_progress
+                        options, label, each, predictions, answered, on_progress
                     )
                 except Stopped:
                     raise
                 except KovqaError as error:
-                    # Of a judged set it may be the judge that is lost.
-                    judged = each.benchmark.protocol in JUDGED_PROTOCOLS
-                    lost = error if isinstance(error, ModelError | AssetError) and not judged else None
                     result = SetFailure(label, each.benchmark.name, error)
                 results.append(result)
                 on_result(result)
@@ -136,14 +138,13 @@ def run_benchmark(
     return table
 
 
-def _score_set(
+def _answer_set(
     options: BenchmarkOptions,
     model: Path | None,
-    label: str,
     index: SetIndex,
     predictions: Path,
     on_progress: OnProgress,
-) -> SetScore:
+) -> AnsweredTable:
     protocol = index.benchmark.protocol
     chooses, judged = protocol in CHOICE_READERS, protocol in JUDGED_PROTOCOLS
     answering = replace(
@@ -155,24 +156,52 @@ def _score_set(
         index.split, predictions, answering,
         batch=options.batch, allow_left_out=options.allow_left_out, fill_unreadable="", force=options.force,
     )  # fmt: skip
-    with _open_backend(options, job.options, on_progress) as backend:
-        answered = run_answer_job(job, backend, on_progress)
+    try:
+        with _open_backend(options, job.options, on_progress) as backend:
+            answered = run_answer_job(job, backend, on_progress)
+    except SettingsError as error:
+        if not judged or error.hint != no_instruction_hint():
+            raise
+        # The instruction is ours: nobody typed one.
+        raise SettingsError(error.message, _no_long_answers_hint(index)) from None
     _release_model(options)
-    judge, points = "", None
-    if judged and options.judge:
+    return answered
+
+
+def _score_set(
+    options: BenchmarkOptions,
+    label: str,
+    index: SetIndex,
+    predictions: Path,
+    answered: AnsweredTable,
+    on_progress: OnProgress,
+) -> SetScore:
+    protocol = index.benchmark.protocol
+    judge, points, without_verdict = "", None, 0
+    if protocol in JUDGED_PROTOCOLS and options.judge:
         verdicts = judge_predictions(predictions, index.split, options.judge, on_progress=on_progress)
         judge, points = verdicts.judge, verdict_points(verdicts)
+        without_verdict = len(rows_without_verdict(verdicts))
     result = evaluate_file(predictions, index.split, on_progress=on_progress, points=points)
     scores = result.scores
     assert isinstance(scores, AnswerScores)  # only captions have others
     answered_by = "written"
-    if chooses and not options.server:
+    if protocol in CHOICE_READERS and not options.server:
         answered_by = options.choices.choice_score
     return SetScore(
         label, index, result.protocol, scores, answered_by, _describe_model(predictions, answered),
         empty=sum(not text.strip() for text in result.predictions.texts.values()),
         unreadable=len(answered.left_out), kept=answered.kept, judge=judge,
+        without_verdict=without_verdict,
     )  # fmt: skip
+
+
+def _no_long_answers_hint(index: SetIndex) -> Message:
+    return message(
+        "benchmark.no-long-answers.hint",
+        "{set} wants answers of several sentences: leave it out of --sets, or take a model that writes freely",
+        set=index.benchmark.name,
+    )
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ class SetScore:
         unreadable: of the images' rows.
         kept: answers that an earlier start had given.
         judge: the model that gave the points; "" where nobody judges.
+        without_verdict: questions of which it gave none: they count nowhere.
     """
 
     model: str
@@ -45,6 +46,7 @@ class SetScore:
     unreadable: int
     kept: int
     judge: str = ""
+    without_verdict: int = 0
 
     @property
     def set(self) -> str:
@@ -70,7 +72,7 @@ class SetScore:
             "column_means": {each.column: each.mean.json_fields() for each in scores.columns},
         }  # fmt: skip
         if self.judge:
-            fields["judge"] = self.judge
+            fields |= {"judge": self.judge, "without_verdict": self.without_verdict}
         if scores.circular:
             fields["vanilla"] = scores.circular.vanilla.json_fields()
             fields["incomplete"] = list(scores.circular.incomplete)
@@ -162,6 +164,14 @@ def result_notes(table: BenchmarkTable) -> list[str]:
                     "benchmark.vanilla-note", "{set}, {model}: by the first turn alone {score:.1%} ({low:.1%} – {high:.1%})",
                     set=result.set, model=result.model, score=circular.vanilla.score, low=circular.vanilla.low,
                     high=circular.vanilla.high,
+                )
+            )  # fmt: skip
+        if result.without_verdict:
+            notes.append(
+                message(
+                    "benchmark.verdicts-missing",
+                    "{set}, {model}: {judge} gave no verdict on {count:,} questions, which count nowhere",
+                    set=result.set, model=result.model, judge=result.judge, count=result.without_verdict,
                 )
             )  # fmt: skip
         notes += [

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from kovqa_core.data.decoding import CHOICE_LETTERS
+from kovqa_core.messages import Message, message
 
 DEFAULT_INSTRUCTION = "auto"
 DEFAULT_MAX_NEW_TOKENS = 16  # tokens of an answer
@@ -61,3 +62,8 @@ def caption_prompt(instruction: str) -> str:
         instruction: a key of CAPTION_INSTRUCTIONS, or any text.
     """
     return CAPTION_INSTRUCTIONS.get(instruction, instruction)
+
+
+def no_instruction_hint() -> Message:
+    """What to do where a model takes neither an instruction nor another length."""
+    return message("answer.no-instruction.hint", "leave out --instruction and --max-new-tokens")

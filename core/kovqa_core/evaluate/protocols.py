@@ -115,7 +115,7 @@ def choose_row_scorer(
             protocol,
             PROTOCOLS,
         )
-    if protocol not in (AUTO, EXACT) and rule not in (None, "vqav2"):
+    if protocol not in (AUTO, EXACT) and rule is not None and (protocol, rule) != ("official", "vqav2"):
         raise SettingsError(
             message(
                 "evaluate.protocol-has-a-form",
@@ -362,8 +362,12 @@ def _score_by_choice(reader: ChoiceReader, protocol: str, example: Example, answ
     protocol = protocol if true_scores else ""
     if isinstance(named, Unread):
         return RowScore(true_scores, normalise_answer(answer), 0.0, protocol, "plain", named)
-    form = normalise_answer(example.choices[named])
-    return RowScore(true_scores, form, true_scores.get(form, 0.0), protocol, "plain")
+    choice = example.choices[named]
+    form = normalise_answer(choice)
+    # Published sets have choices that differ in case alone (10 m, 10 M): their letters tell these apart.
+    is_one_of_equals = sum(normalise_answer(each) == form for each in example.choices) > 1
+    score = example.answers.get(choice, 0.0) if is_one_of_equals else true_scores.get(form, 0.0)
+    return RowScore(true_scores, form, score, protocol, "plain")
 
 
 def _require_points(protocol: str, points: Mapping[str, RowPoints] | None) -> Mapping[str, RowPoints]:

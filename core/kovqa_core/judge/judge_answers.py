@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from kovqa_core.answer.chat_completions import image_data_url, request_chat_text
+from kovqa_core.answer.chat_completions import NoText, WrittenText, image_data_url, request_chat_text
 from kovqa_core.answer.server_requests import (
     ModelServer,
     RefusedQuestion,
@@ -19,7 +19,7 @@ from kovqa_core.answer.server_requests import (
     find_served_model,
 )
 from kovqa_core.data.example import Example
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.files import disk_errors
 from kovqa_core.judge.judge_prompts import SHORT_REPLY, JudgeForm, Verdict, find_judge_form
 from kovqa_core.judge.verdict_file import VerdictLine, append_verdict, read_verdict_file, request_key
@@ -107,7 +107,7 @@ def judge_answers(
     """
     form = find_judge_form(protocol, options.prompt)
     fields = [_prompt_fields(form, example) for example, _ in pairs]
-    with output_lock(verdicts), connect_server(options.url, on_progress) as server:
+    with output_lock(verdicts), connect_server(options.url, on_progress, "--judge") as server:
         judge = find_served_model(server, options.model, "vqa")
         requests = _make_requests(form, judge, pairs, fields)
         known = read_verdict_file(verdicts)
@@ -121,10 +121,10 @@ def judge_answers(
             done = len(keys) - len(open_rows)
             asked = {number: requests[number] for number in open_rows}
             for number, reply in _ask_judge(server, judge, asked, images, options.concurrency, on_progress):
-                if isinstance(reply, RefusedQuestion):
+                if isinstance(reply, KovqaError):
                     refusals[number] = str(reply.message)
                 else:
-                    line = VerdictLine(keys[number], pairs[number][0].id, judge.id, reply)
+                    line = VerdictLine(keys[number], pairs[number][0].id, judge.id, reply.text, reply.is_cut)
                     append_verdict(stream, line)
                     known[line.key] = line
                 done += 1
@@ -132,7 +132,7 @@ def judge_answers(
     rows = [
         JudgedRow(example, None, refusals[number])
         if number in refusals
-        else _judged_row(form, example, known[keys[number]].reply if number in keys else None)
+        else _judged_row(form, judge, example, known[keys[number]] if number in keys else None)
         for number, (example, _) in enumerate(pairs)
     ]
     not_korean = [pairs[number][0].id for number in range(len(pairs)) if number not in keys]
@@ -178,14 +178,20 @@ def _make_requests(
     }  # fmt: skip
 
 
-def _judged_row(form: JudgeForm, example: Example, reply: str | None) -> JudgedRow:
+def _judged_row(form: JudgeForm, judge: ServedModel, example: Example, line: VerdictLine | None) -> JudgedRow:
     """What a reply says of a row; None: nobody was asked, for the answer is worth nothing."""
-    if reply is None:
+    if line is None:
         return JudgedRow(example, Verdict(0.0), "")
-    verdict = form.read_reply(reply)
+    # What stands before the end may be points of one criterion. A model behind `kovqa serve` gives a number alone.
+    if line.is_cut and form.verdict_last and not judge.is_kovqa:
+        problem = message(
+            "judge.cut-reply", "its reply was cut before its end, after {tokens:,} tokens", tokens=_MAX_REPLY_TOKENS
+        )  # fmt: skip
+        return JudgedRow(example, None, problem)
+    verdict = form.read_reply(line.reply)
     problem = (
-        message("judge.no-points", "its reply holds no points ({reply})", reply=reply)
-        if reply.strip()
+        message("judge.no-points", "its reply holds no points ({reply})", reply=line.reply)
+        if line.reply.strip()
         else message("judge.empty-reply", "its reply is empty")
     )
     return JudgedRow(example, verdict, "" if verdict else problem)
@@ -198,12 +204,16 @@ def _ask_judge(
     images: Mapping[int, Path],
     concurrency: int,
     on_progress: OnProgress,
-) -> Iterator[tuple[int, str | RefusedQuestion]]:
+) -> Iterator[tuple[int, WrittenText | RefusedQuestion | NoText]]:
     """Replies as they come; the first failure ends it without waiting for the others."""
-    pending, results = queue.SimpleQueue[int](), queue.SimpleQueue[tuple[int, str | BaseException]]()
+    pending, results = queue.SimpleQueue[int](), queue.SimpleQueue[tuple[int, WrittenText | BaseException]]()
     ended = threading.Event()
     for number in requests:
         pending.put(number)
+
+    def report(progress: Progress) -> None:
+        if not ended.is_set():  # a connection that our own end closed is no news
+            on_progress(progress)
 
     def send_requests() -> None:
         while not ended.is_set():
@@ -214,7 +224,7 @@ def _ask_judge(
             try:
                 image = image_data_url(images[number]) if number in images else None
                 reply = request_chat_text(
-                    server, judge.id, str(requests[number]["prompt"]), _MAX_REPLY_TOKENS, image, on_progress
+                    server, judge.id, str(requests[number]["prompt"]), _MAX_REPLY_TOKENS, image, report
                 )
                 results.put((number, reply))
             except BaseException as error:
@@ -226,7 +236,7 @@ def _ask_judge(
             threading.Thread(target=send_requests, daemon=True).start()
         for _ in requests:
             number, reply = results.get()
-            if isinstance(reply, BaseException) and not isinstance(reply, RefusedQuestion):
+            if isinstance(reply, BaseException) and not isinstance(reply, RefusedQuestion | NoText):
                 raise reply
             yield number, reply
     finally:

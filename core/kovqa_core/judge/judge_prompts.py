@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kovqa_core.data.benchmark_sets import CRITERIA_COLUMN, DESCRIPTION_COLUMN, REFERENCE_COLUMN
@@ -69,11 +69,18 @@ _REFERENCE_PROMPT = """\
 둘째 줄부터 이유를 적으세요.
 """
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_NUMBER = r"(?<![\d.,+\-−])(\d+(?:\.\d+)?)"
 _OF_TEN = r"10\s*점\s*만점에\s*"
-_POINTS = re.compile(rf"점수\s*[:：]\s*(?:{_OF_TEN})?{_NUMBER}|{_OF_TEN}{_NUMBER}|{_NUMBER}\s*/\s*10\b")
+_SUM = r"[\d.\s점+]+=\s*"
+# 3/5 and 8/100 are points of another scale, and 3 + 4 is no result yet.
+_IS_RESULT = r"(?![\d.,]*\d)(?!\s*점?\s*[+×=])(?![\s*점]*[/／](?!\s*(?:10(?!\d)|１０)))"
+_POINTS = re.compile(
+    rf"점수\**\s*[:：][\s*]*(?:{_OF_TEN}|{_SUM})?\**{_NUMBER}{_IS_RESULT}|{_OF_TEN}{_NUMBER}|"
+    rf"{_NUMBER}\**\s*/\s*10\b"
+)
 _TWO_NUMBERS = re.compile(rf"\D*?{_NUMBER}\s*[,\s/]\s*{_NUMBER}\D*")
-_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
+# Some servers leave out the first mark, and a reply that was cut has no last one.
+_THOUGHTS = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ class JudgeForm:
         columns: field of the prompt -> the row's column that fills it.
         read_reply: the verdict in a reply; None: there is none in it.
         needs_korean: is an answer without Korean worth nothing?
+        verdict_last: do the points stand at the end? Then a reply that was cut has none.
     """
 
     protocol: str
@@ -106,6 +114,7 @@ class JudgeForm:
     columns: Mapping[str, str]
     read_reply: Callable[[str], Verdict | None]
     needs_korean: bool = False
+    verdict_last: bool = False
 
     def fill_prompt(self, question: str, answer: str, fields: Mapping[str, str]) -> str:
         """The prompt of one row; braces in its texts are text."""
@@ -138,7 +147,10 @@ def read_two_points(reply: str) -> Verdict | None:
 JUDGE_FORMS: dict[str, JudgeForm] = {
     form.protocol: form
     for form in (
-        JudgeForm("criteria-judge", _CRITERIA_PROMPT, {"criteria": CRITERIA_COLUMN}, read_points, needs_korean=True),
+        JudgeForm(
+            "criteria-judge", _CRITERIA_PROMPT, {"criteria": CRITERIA_COLUMN}, read_points,
+            needs_korean=True, verdict_last=True,
+        ),
         JudgeForm(
             "reference-judge", _REFERENCE_PROMPT,
             {"description": DESCRIPTION_COLUMN, "reference": REFERENCE_COLUMN}, read_two_points,
@@ -180,4 +192,4 @@ def find_judge_form(protocol: str, prompt_file: Path | None = None) -> JudgeForm
             ),
             message("judge.prompt-lacks-field.hint", "write it where that text of a row belongs"),
         )
-    return JudgeForm(protocol, prompt, form.columns, form.read_reply, form.needs_korean)
+    return replace(form, prompt=prompt)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from kovqa_core.bounded_json import parse_json
+from pydantic import TypeAdapter, ValidationError
+
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
@@ -26,12 +28,17 @@ class VerdictLine:
         id: of the row.
         judge: name of the model that was asked.
         reply: what it said.
+        is_cut: did its tokens run out before its end?
     """
 
     key: str
     id: str
     judge: str
     reply: str
+    is_cut: bool = False
+
+
+_LINE = TypeAdapter(VerdictLine)
 
 
 def request_key(url: str, judge: str, request: Mapping[str, object]) -> str:
@@ -52,23 +59,24 @@ def read_verdict_file(path: Path) -> dict[str, VerdictLine]:
         DataError: a line that is not a verdict.
     """
     data = read_bytes(path) if path.exists() else b""
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        path.write_bytes(whole)
+    *whole, torn = data.split(b"\n")
     lines = {}
-    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+    for number, line in enumerate(whole, 1):
         try:
-            verdict = VerdictLine(**parse_json(line))
-        except (ValueError, TypeError):
+            verdict = _LINE.validate_json(line, strict=True)
+        except ValidationError:
             raise DataError(
                 message("judge.not-a-verdict", "{file}:{line}: not a verdict", file=path, line=number),
-                message("judge.not-a-verdict.hint", "name another file with --verdicts, or remove this one"),
+                message("judge.not-a-verdict.hint", "move this file away: all answers are judged anew"),
             ) from None
         lines[verdict.key] = verdict
+    if torn:
+        os.truncate(path, len(data) - len(torn))  # in place: killed on the way, nothing else is lost
     return lines
 
 
 def append_verdict(stream: BinaryIO, verdict: VerdictLine) -> None:
     """Write one line, and hand it to the system: what is only in our buffer dies with us."""
-    stream.write(f"{json.dumps(asdict(verdict), ensure_ascii=False)}\n".encode())
+    fields = {name: value for name, value in asdict(verdict).items() if name != "is_cut" or value}
+    stream.write(f"{json.dumps(fields, ensure_ascii=False)}\n".encode())
     stream.flush()
