@@ -30,6 +30,7 @@ def examples_of(table: Path, split: str = "train") -> list[Example]:
     ("cell", "number"),
     [
         ("소", 1), ("B", 1), ("b", 1), ("(b)", 1), ("C.", 2), ("③", 2), ("2", 1), ("3번", 2),
+        ("Ｂ", 1), ("（ｂ）", 1), ("２", 1), ("2.0", 1), ("2.5", None),
         ("D", None), ("4", None), ("AB", None), ("말", None), ("", None), ("0", None),
     ],
 )  # fmt: skip
@@ -41,7 +42,13 @@ def test_a_text_wins_over_a_letter_and_over_a_number() -> None:
     assert named_choice(["B", "A", "C"], "A") == 1
     assert named_choice(["3", "1", "2"], "1") == 1
     assert named_choice(["3", "5", "7"], "1") is None  # among numbers, 1 is a wrong answer
-    assert counts_from_zero(["개", "소"], "0") and not counts_from_zero(["1", "2"], "0")
+    assert named_choice(["1.5", "2.5"], "2") is None
+    assert named_choice(["2.0", "1.0"], "1.0") == 1
+    assert (
+        counts_from_zero(["개", "소"], "0.0")
+        and counts_from_zero(["개", "소"], "0")
+        and not counts_from_zero(["1", "2"], "0")
+    )
 
 
 def test_one_column_for_each_choice(root: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 from itertools import takewhile
 
 from kovqa_core.data.answers import normalise_answer
-from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice, parse_choices
+from kovqa_core.data.decoding import CHOICE_LETTERS, FULL_WIDTH_TO_ASCII, find_choice, parse_choices
 from kovqa_core.data.tables import COLUMN_ALIASES, cell_text
 from kovqa_core.errors import DataError
 
@@ -21,8 +21,9 @@ CHOICE_COLUMNS: tuple[tuple[str, ...], ...] = (
     tuple(CHOICE_LETTERS),
     tuple(f"ans{number}" for number in range(len(CHOICE_LETTERS))),
 )
-_POSITION = re.compile(r"[(\[]?\s*(?:([A-Za-z])|([①-⑳])|([0-9]{1,2}))\s*(?:[.)\]:]|번)?")
-_NUMBER = re.compile(r"[0-9]+")
+# pandas writes the numbers of a column with gaps as 2.0.
+_POSITION = re.compile(r"[(\[]?\s*(?:([A-Za-z])|([①-⑳])|([0-9]{1,2})(?:\.0)?)\s*(?:[.)\]:]|번)?")
+_NUMBER = re.compile(r"[-+−]?[0-9][0-9.,]*")
 # What choices say that mean "nobody can know", in normal form: BBQ's ten wordings, and those of Korean contests.
 UNKNOWN_WORDINGS = frozenset(
     {
@@ -81,7 +82,7 @@ def named_choice(choices: Sequence[str], answer: str) -> int | None:
 
 
 def _named_position(choices: Sequence[str], answer: str) -> int | None:
-    match = _POSITION.fullmatch(answer.strip())
+    match = _POSITION.fullmatch(answer.translate(FULL_WIDTH_TO_ASCII).strip())
     if match is None:
         return None
     letter, circled, digits = match.groups()
@@ -96,7 +97,7 @@ def _named_position(choices: Sequence[str], answer: str) -> int | None:
 def counts_from_zero(choices: Sequence[str], answer: str) -> bool:
     """Does an answer name a choice by the number 0? Then all numbers of its table mean other choices."""
     has_numbers = any(_NUMBER.fullmatch(choice) for choice in choices)
-    return answer.strip() == "0" and not has_numbers
+    return answer.translate(FULL_WIDTH_TO_ASCII).strip() in ("0", "0.0") and not has_numbers
 
 
 def means_two_choices(choices: Sequence[str], answer: str) -> bool:

@@ -16,6 +16,7 @@ from kovqa_core.files import read_text, to_nfc
 from kovqa_core.messages import message
 
 CHOICE_LETTERS = string.ascii_uppercase
+FULL_WIDTH_TO_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # for str.translate: Ｂ is B
 CHOICE_SCORES = ("letter", "text")
 
 

@@ -165,7 +165,7 @@ class TableRecord:
             DataError: the label is not the number of a choice.
         """
         if self.has_label:
-            label = self.text("label")
+            label = self.text("label").removesuffix(".0")  # as pandas writes it, in a column with gaps
             if not (label.isascii() and label.isdigit() and int(label[:9]) < len(choices)):
                 raise _no_choice_error(self._place_of_id, "label", label, choices)
             return [choices[int(label)]]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from kovqa_core.data.answers import normalise_answer
-from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice
+from kovqa_core.data.decoding import CHOICE_LETTERS, FULL_WIDTH_TO_ASCII, find_choice
 
 
 class Unread(Enum):
@@ -42,7 +42,6 @@ _LETTER_END = rf"(?:(?![A-Za-z0-9가-힣])|(?={_ENDING})){_NOT_DENIED}"
 _LETTER = re.compile(
     rf"\(([A-Za-z])\)|(?<![A-Za-z0-9가-힣'’])(?![AI]\s+(?!or\b|and\b|is\b)[a-z])([A-Z]){_LETTER_END}(?!['’][a-z])"
 )
-_FULL_WIDTH_TO_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _CIRCLED = re.compile("[①-⑳]")
 # A number counts where an answer is announced, or is all there is.
 _NUMBER = re.compile(r"(?<![\w.])\(?(\d{1,2})(?:번|\)|\.?(?=\s|$)|(?=입니|이다|예요|이에요))")
@@ -74,7 +73,7 @@ def read_choice(text: str, choices: Sequence[str]) -> int | Unread:
     found = find_choice(choices, text)
     if found is not None:
         return found
-    text = text.translate(_FULL_WIDTH_TO_ASCII)
+    text = text.translate(FULL_WIDTH_TO_ASCII)
     lines = [line for line in text.splitlines() if line.strip()]
     labels = (_lone_label(line, choices) for line in (*lines[:1], *lines[-1:]))
     if alone := {label for label in labels if label is not None}:
