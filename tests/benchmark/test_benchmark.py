@@ -17,7 +17,7 @@ from kovqa_core.answer.job import AnswerBackend, AnswerOptions
 from kovqa_core.answer.partial_file import RowFault
 from kovqa_core.benchmark import run_benchmark as engine
 from kovqa_core.benchmark.model_labels import label_models
-from kovqa_core.benchmark.run_benchmark import BenchmarkOptions, leave_out_judged, run_benchmark
+from kovqa_core.benchmark.run_benchmark import BenchmarkOptions, OpenBackend, leave_out_judged, run_benchmark
 from kovqa_core.benchmark.set_indexes import SetIndex, find_set_indexes
 from kovqa_core.benchmark.table import SetScore, result_notes, table_cells
 from kovqa_core.data.circular_rows import circular_rows
@@ -75,10 +75,11 @@ class FakeModels:
         self.broken: set[str] = set()
         self.loads: Counter[str] = Counter()
 
+    def backend_opener(self, options: BenchmarkOptions, on_progress: object) -> OpenBackend:
+        return self.open_backend
+
     @contextlib.contextmanager
-    def open_backend(
-        self, options: BenchmarkOptions, answering: AnswerOptions, on_progress: object
-    ) -> Iterator[AnswerBackend]:
+    def open_backend(self, answering: AnswerOptions) -> Iterator[AnswerBackend]:
         assert answering.model is not None
         name = answering.model.name
         self.loads[name] += 1
@@ -108,7 +109,7 @@ class FakeModels:
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> FakeModels:
     fake = FakeModels()
-    monkeypatch.setattr(engine, "_open_backend", fake.open_backend)
+    monkeypatch.setattr(engine, "_backend_opener", fake.backend_opener)
     return fake
 
 

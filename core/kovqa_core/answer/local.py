@@ -41,6 +41,7 @@ from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info
+from kovqa_core.models.device_memory import release_memory
 from kovqa_core.models.load_form import FOUR_BIT_FORM, require_load_form
 from kovqa_core.models.precision import (
     choose_precision,
@@ -251,9 +252,29 @@ def check_image(image: Path) -> Path:
 
 # ------------------------------------------------------------------------------- rows of a job
 
+LoadModel = Callable[[AnswerOptions], LoadedModel]
 
-def local_backend(options: AnswerOptions) -> AnswerBackend:
+
+def keep_last_model() -> LoadModel:
+    """A `load_model` that keeps its last model for the next table; two, which may not fit into memory, are never there."""
+    kept: dict[AnswerOptions, LoadedModel] = {}
+
+    def load(options: AnswerOptions) -> LoadedModel:
+        if options not in kept:
+            kept.clear()
+            release_memory(_local_device())
+            kept[options] = load_model(options)
+        return kept[options]
+
+    return load
+
+
+def local_backend(options: AnswerOptions, load: LoadModel = load_model) -> AnswerBackend:
     """A back end that loads the model here, once there are rows to answer.
+
+    Args:
+        options: which model answers, and how.
+        load: how it is loaded; see `keep_last_model`.
 
     Raises:
         ModelError: there is no such model.
@@ -263,13 +284,14 @@ def local_backend(options: AnswerOptions) -> AnswerBackend:
     folder = hold.enter_context(hold_found_step(partial(find_model_folder, options.model, options.task)))
     precision = choose_precision(options.precision, own_precision(folder), _local_device())
     fingerprint = model_fingerprint(folder, replace(options, precision=precision))
-    return AnswerBackend(folder, fingerprint, partial(_answer_rows, folder, precision, hold), precision)
+    return AnswerBackend(folder, fingerprint, partial(_answer_rows, folder, precision, hold, load), precision)
 
 
 def _answer_rows(
     folder: Path,
     precision: str,
     hold: contextlib.ExitStack,
+    load: LoadModel,
     job: AnswerJob,
     rows: Sequence[QuestionRow],
     on_progress: OnProgress,
@@ -277,7 +299,7 @@ def _answer_rows(
     examples = [row.example for row in rows]
     faults: dict[int, DataError] = {}
     with hold:
-        loaded = load_model(replace(job.options, model=folder, precision=precision))
+        loaded = load(replace(job.options, model=folder, precision=precision))
     answers = _answer_batches(
         loaded, examples, job.image_folder, job.batch, faults.__setitem__, job.options.decoding
     )

@@ -6,9 +6,8 @@ that the next start goes on where this one ended, however it ended.
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from kovqa_core.messages import Message, message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, ignore_progress
 
+OpenBackend = Callable[[AnswerOptions], AbstractContextManager[AnswerBackend]]
 BY_LETTER = DecodingOptions(choices=True)
 # Of what answers depend on.
 _IDENTITY = ("model", "served", "weights", "decoding", "instruction", "max_tokens", "load")
@@ -114,13 +114,14 @@ def run_benchmark(
     with output_lock(output / TABLE_FILE):
         for model, label in zip(options.models, labels, strict=True):
             lost: KovqaError | None = None
+            open_backend = _backend_opener(options, on_progress)
             for each in sets:
                 predictions = output / label / f"{each.benchmark.name}.jsonl"
                 try:
                     if lost:
                         raise lost
                     try:
-                        answered = _answer_set(options, model, each, predictions, on_progress)
+                        answered = _answer_set(options, open_backend, model, each, predictions, on_progress)
                     except (ModelError, AssetError) as error:  # a judge that fails costs its own sets alone
                         lost = error
                         raise
@@ -140,6 +141,7 @@ def run_benchmark(
 
 def _answer_set(
     options: BenchmarkOptions,
+    open_backend: OpenBackend,
     model: Path | None,
     index: SetIndex,
     predictions: Path,
@@ -157,14 +159,13 @@ def _answer_set(
         batch=options.batch, allow_left_out=options.allow_left_out, fill_unreadable="", force=options.force,
     )  # fmt: skip
     try:
-        with _open_backend(options, job.options, on_progress) as backend:
+        with open_backend(job.options) as backend:
             answered = run_answer_job(job, backend, on_progress)
     except SettingsError as error:
         if not judged or error.hint != no_instruction_hint():
             raise
         # The instruction is ours: nobody typed one.
         raise SettingsError(error.message, _no_long_answers_hint(index)) from None
-    _release_model(options)
     return answered
 
 
@@ -204,35 +205,22 @@ def _no_long_answers_hint(index: SetIndex) -> Message:
     )
 
 
-@contextlib.contextmanager
-def _open_backend(
-    options: BenchmarkOptions, answering: AnswerOptions, on_progress: OnProgress
-) -> Iterator[AnswerBackend]:
-    """What answers: a server, the processes of a profile, or this one."""
+def _backend_opener(options: BenchmarkOptions, on_progress: OnProgress) -> OpenBackend:
+    """What opens the back end of each set for one model: a server, the processes of a profile, or this one."""
     if options.server:
         from kovqa_core.answer.remote_client import server_backend
 
-        with server_backend(options.server, answering, options.concurrency, on_progress) as backend:
-            yield backend
-    elif options.profile:
+        url = options.server
+        return lambda answering: server_backend(url, answering, options.concurrency, on_progress)
+    if options.profile:
         from kovqa_core.answer.workers import worker_backend
 
-        yield worker_backend(options.profile, answering)
-    else:
-        from kovqa_core.answer.local import local_backend
+        profile = options.profile
+        return lambda answering: nullcontext(worker_backend(profile, answering))
+    from kovqa_core.answer.local import keep_last_model, local_backend
 
-        yield local_backend(answering)
-
-
-def _release_model(options: BenchmarkOptions) -> None:
-    """Make room for the next model, where this process has loaded one."""
-    if options.server or options.profile or "torch" not in sys.modules:
-        return
-    import torch
-
-    from kovqa_core.models.device_memory import release_memory
-
-    release_memory(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))
+    load = keep_last_model()  # sets that are answered alike need one load
+    return lambda answering: nullcontext(local_backend(answering, load))
 
 
 def _describe_model(predictions: Path, answered: AnsweredTable) -> dict[str, object]:
