@@ -15,6 +15,7 @@ from kovqa_core.answer.fingerprint_differences import name_differences
 from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
 from kovqa_core.answer.local import answer_one_image, load_model, local_backend
 from kovqa_core.answer.model_fingerprint import model_fingerprint
+from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.data.example import Example
 from kovqa_core.errors import AssetError, MachineError, ModelError, SettingsError
 from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
@@ -83,6 +84,8 @@ def test_open_answers_are_asked_for_without_a_line_and_may_be_long(
     assert loaded.model.generator.max_new_tokens == 40  # type: ignore[attr-defined]
     assert name_differences(plain, model_fingerprint(folder, options)) == ["decoded in another way"]
     assert name_differences(plain, model_fingerprint(folder, replace(options, instruction=None))) != []
+    with pytest.raises(SettingsError, match="chosen, and not written"):
+        load_model(replace(options, decoding=DecodingOptions(choices=True)))
     for family in ("beit3", "fusion"):
         with pytest.raises(SettingsError, match=f"family {family} takes no instruction"):
             load_model(replace(options, model=answer_folder(family)))

@@ -216,6 +216,8 @@ def test_sets_that_are_not_here_are_named_with_what_brings_them(data: Path, tmp_
     assert missing.value.hint.startswith("kovqa download k-seed kreta && kovqa index k-seed --root ")
     assert missing.value.exit_code == 3
     assert [index.benchmark.name for index in find_set_indexes(data, ["all"])] == [*SETS, "koffvqa"]
+    with pytest.raises(DataError, match="has no index of k-seed"):
+        find_set_indexes(data, ["all", "k-seed"])
     with pytest.raises(SettingsError, match="unknown set 'k-mmbanch'; did you mean k-mmbench"):
         find_set_indexes(data, ["k-mmbanch"])
     with pytest.raises(DataError, match="no index of a published set"):

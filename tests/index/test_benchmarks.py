@@ -174,10 +174,13 @@ def test_a_letter_is_a_letter_though_a_choice_has_its_text(tmp_path: Path) -> No
 
 def test_nan_is_no_choice_unless_it_is_the_answer(tmp_path: Path) -> None:
     root = write_benchmark("k-mmbench", tmp_path / "raw")
-    rewrite(root, {0: {"C": "nan", "D": "nan", "hint": "nan"}, 1: {"D": "None", "answer": "D"}})
+    rewrite(
+        root, {0: {"C": "nan", "D": "nan", "hint": "nan"}, 1: {"D": "None", "answer": "D"}, 2: {"D": "None"}}
+    )
     examples, _, _ = index_of("k-mmbench", root)
     assert (tuple(examples[0].choices), examples[0].context) == (("빨강", "파랑"), "")
     assert dict(examples[1].answers) == {"None": 1.0}
+    assert examples[2].choices[3] == "None"  # a choice that people write
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def submitted(
     [
         ("A|A|A", "C|A|B"), ("B|C|A", "C|A|B"), ("0|0|0", "2|0|1"), ("1|1|1", "3|1|2"),
         ("||", "을|갑|알 수 없음"), ("갑|갑|갑", "을|갑|알 수 없음"), ("1.0|1|2", "을|갑|알 수 없음"),
+        ("AB|AB|AB", "을|갑|알 수 없음"),
     ],
 )  # fmt: skip
 def test_answers_look_like_the_sample(tmp_path: Path, cells: str, expected: str) -> None:

@@ -131,11 +131,17 @@ def _set_prompt(
     """Have a model asked as the options say, for captions too, where that is the task; what it does from now on.
 
     Raises:
-        SettingsError: an instruction, or a length, for a model that is asked nothing, and writes no text.
+        SettingsError: an instruction, or a length, for a model that is asked nothing, and writes no text; a length of
+            answers that are chosen.
     """
     chosen, asks_for_captions = family.load_family(info.family), family.asks_for_captions(info, options.task)
     if asks_for_captions and chosen.ask_for_captions is not None:
         chosen.ask_for_captions(model, processor, options.instruction or DEFAULT_CAPTION_INSTRUCTION)
+    if options.max_new_tokens is not None and (options.decoding.answers or options.decoding.choices):
+        raise SettingsError(
+            message("answer.length-of-a-choice", "--max-new-tokens: answers out of a list are chosen, and not written"),
+            message("answer.length-of-a-choice.hint", "leave out --max-new-tokens"),
+        )  # fmt: skip
     if options.instruction is not None or options.max_new_tokens is not None:
         if chosen.set_prompt is None:
             raise SettingsError(

@@ -41,7 +41,7 @@ def find_set_indexes(data: Path, names: Sequence[str]) -> list[SetIndex]:
 
     Args:
         data: folder of index folders that are called like their sets.
-        names: of sets; "all": those that are here.
+        names: of sets; "all": those that are here, beside what else is named.
 
     Raises:
         SettingsError: an unknown name, or no name.
@@ -55,7 +55,7 @@ def find_set_indexes(data: Path, names: Sequence[str]) -> list[SetIndex]:
             )  # fmt: skip
     here = [name for name in BENCHMARK_SETS if (data / name / REPORT_FILE).is_file()]
     if ALL_SETS in chosen:
-        chosen = dict.fromkeys(here)
+        chosen = dict.fromkeys([*here, *(name for name in chosen if name != ALL_SETS)])
     elif not chosen:
         raise SettingsError(
             message("benchmark.no-sets", "--sets names no set"),

@@ -78,7 +78,7 @@ def _choose_form(name: str, cells: Sequence[str]) -> str:
     stripped = [cell.strip() for cell in cells]
     if not all(stripped):
         return TEXT
-    if all(cell in CHOICE_LETTERS for cell in stripped):
+    if all(len(cell) == 1 and cell in CHOICE_LETTERS for cell in stripped):
         return "letter"
     if all(_NUMBER.fullmatch(cell) for cell in stripped):
         return "number-from-0" if "0" in stripped else "number"

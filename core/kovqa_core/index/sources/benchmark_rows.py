@@ -165,11 +165,14 @@ def _question_and_choices(
 
 
 def _column_choices(names: Sequence[str], cells: JsonRecord, answer: str, place: str) -> list[str]:
-    """The choices of columns; those at the end that are empty, or `nan` as pandas writes it, are none."""
+    """The choices of columns; those at the end that are empty, or `nan` as pandas writes it, are none.
+
+    Other words that may say that nothing is known (`None`, `N/A`) are choices as people write them.
+    """
     texts = [record_text(cells, name, place).strip() for name in names if name in cells]
     # The right answer is a choice whatever it looks like.
     fewest = CHOICE_LETTERS.find(answer.upper()) + 1 if len(answer) == 1 else 0
-    while len(texts) > fewest and (not texts[-1] or texts[-1].lower() in MISSING_WORDS):
+    while len(texts) > fewest and texts[-1].lower() in ("", "nan"):
         texts.pop()
     return texts
 
