@@ -6,18 +6,27 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from kovqa_core.answer.server_requests import ServedModel
 from kovqa_core.data.benchmark_sets import CRITERIA_COLUMN, DESCRIPTION_COLUMN, REFERENCE_COLUMN
 from kovqa_core.data.example import Example
 from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
-from kovqa_core.judge.judge_answers import JudgedAnswers, JudgeOptions, is_korean, judge_answers
+from kovqa_core.judge.judge_answers import (
+    JudgedAnswers,
+    JudgeOptions,
+    _make_requests,
+    is_korean,
+    judge_answers,
+)
 from kovqa_core.judge.judge_points import rows_without_verdict, verdict_points
-from kovqa_core.judge.verdict_file import read_verdict_file
+from kovqa_core.judge.judge_prompts import find_judge_form
+from kovqa_core.judge.verdict_file import read_verdict_file, request_key
 
 from tests.answer.server import MODEL, Reply, Vllm
 
@@ -166,6 +175,19 @@ def test_a_file_of_other_lines_is_left_as_it_is(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"v\.jsonl:1: not a verdict"):
             read_verdict_file(file)
         assert file.read_text("utf-8") == text
+
+
+def test_a_judge_that_sees_the_image_is_asked_about_each() -> None:
+    """The verdict on the same words about another image is another's."""
+    pair = (Example("1", "a.png", "?"), "빨강")
+    both = [pair, (replace(pair[0], id="2", image="b.png"), pair[1])]
+    form = find_judge_form("criteria-judge")
+    for served, different in (
+        (ServedModel(id="j", owned_by="kovqa", task="vqa"), 2),
+        (ServedModel(id="j"), 1),
+    ):
+        requests = _make_requests(form, served, both, [{"criteria": "10점"}] * 2)
+        assert len({request_key("http://x/v1", "j", request) for request in requests.values()}) == different
 
 
 def test_a_judge_s_options_are_named(judge: JudgeServer, tmp_path: Path) -> None:

@@ -172,7 +172,10 @@ def _make_requests(
     # A model behind `kovqa serve` writes a few tokens, and reads a question about an image.
     short = f"\n\n{SHORT_REPLY[form.protocol]}" if judge.is_kovqa else ""
     return {
-        number: {"prompt": form.fill_prompt(example.question, answer, fields[number]) + short, "image": judge.is_kovqa}
+        number: {
+            "prompt": form.fill_prompt(example.question, answer, fields[number]) + short,
+            "image": example.image if judge.is_kovqa else False,  # two images of one question are two requests
+        }
         for number, (example, answer) in enumerate(pairs)
         if not form.needs_korean or (answer.strip() and is_korean(answer))
     }  # fmt: skip
