@@ -183,12 +183,12 @@ def _token() -> str:
 @contextlib.contextmanager
 def _hub_errors(endpoint: str, token: str) -> Iterator[None]:
     """Whatever the library raises, in one line without the token."""
-    import httpx
+    import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
         yield
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError, OSError, ValueError) as error:
         server_text = getattr(error, "server_message", None) or str(error)
         reason = re.sub(r"\s+", " ", server_text.replace(token, "…")).strip()[:_REASON_LENGTH]
         raise AssetError(
