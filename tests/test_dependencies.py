@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -42,3 +44,33 @@ def test_the_versions_tested_are_allowed() -> None:
 def test_transformers_is_new_enough_for_questions_as_plain_text() -> None:
     """Before 5.23 `apply_chat_template` raises ValueError at `sanitize_control_tokens`, which every chat passes."""
     assert lowest("transformers") >= Version("5.23")
+
+
+# Modules that a library of pyproject.toml brings along, and that we use beside it.
+BROUGHT_ALONG = {
+    "h11": "uvicorn", "markupsafe": "jinja2", "pydantic_core": "pydantic", "tokenizers": "transformers",
+    "torchvision": "timm",
+}  # fmt: skip
+
+
+def test_whatever_is_imported_is_asked_for() -> None:
+    """What happens to lie in an environment need not lie in another."""
+    names: dict[str, str] = {}
+    for path in sorted([*(HERE / "core").rglob("*.py"), *(HERE / "kovqa_cli").rglob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                modules.append(node.module)
+            names |= {module.partition(".")[0]: str(path.relative_to(HERE)) for module in modules}
+    extras = [r for extra in PROJECT["optional-dependencies"].values() for r in map(Requirement, extra)]
+    distributions = {name.lower().replace("-", "_") for name in [*ASKED, *(r.name for r in extras)]}
+    modules_of = {
+        "pil": "pillow", "yaml": "pyyaml", "google": "protobuf", "multipart": "python_multipart", "mlflow": "mlflow_skinny",
+    }  # fmt: skip
+    ours = {"kovqa", "kovqa_core", "kovqa_cli", *BROUGHT_ALONG, *sys.stdlib_module_names}
+    missing = {
+        name: path
+        for name, path in names.items()
+        if name not in ours and modules_of.get(name.lower(), name.lower()) not in distributions
+    }
+    assert not missing
