@@ -11,6 +11,7 @@ import tarfile
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from kovqa_core.data import tar_images
@@ -20,6 +21,7 @@ from kovqa_core.data.table_columns import TableRecord, known_columns, read_table
 from kovqa_core.data.tables import holds_images, read_table, table_notes
 from kovqa_core.data.tar_images import find_in_tar
 from kovqa_core.errors import DataError
+from kovqa_core.index.find_image import find_table_image
 from PIL import Image
 
 COLOURS = [(n * 37 % 256, n * 91 % 256, n * 13 % 256) for n in range(64)]
@@ -257,3 +259,28 @@ def test_an_image_in_a_tar_that_is_none_is_named_by_its_path(tmp_path: Path) -> 
     for path in (tmp_path / "file.txt/0.png", tmp_path / "no.tar/0.png", tmp_path / "t.tar/0.png/1.png"):
         with pytest.raises(DataError):
             open_image(path)
+
+
+def test_of_two_samples_of_one_name_neither_gets_the_other_s_image(tmp_path: Path) -> None:
+    files = [
+        (f"{key}{end}", data)
+        for n, key in enumerate("aba")
+        for end, data in ((".png", picture(n)), (".json", QA))
+    ]
+    tar = write_tar(tmp_path / "t.tar", files)  # as `tar -r` adds to one
+    assert [row.own_id for row in records(tar) if not row.problem] == ["b"]
+    assert set(problems(tar)) == {"a"}
+
+
+def test_one_broken_row_of_a_list_takes_no_other_with_it(tmp_path: Path) -> None:
+    rows = b'[{"question": "1?"}, "broken", {"question": "3?"}]'
+    assert list(problems(write_tar(tmp_path / "t.tar", [("a.png", picture(0)), ("a.json", rows)]))) == ["a/2"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_the_tar_s_own_name_may_be_spelled_as_a_mac_does(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    name = unicodedata.normalize(form, "사진/모음.tar")
+    tar = write_tar(tmp_path / name, [("하나.png", picture(0)), ("하나.json", QA)])
+    (row,) = read_table_records(tar, known_columns({}), {}, {}, image_folder=tmp_path)
+    found = find_table_image(tar, tmp_path, row.text("image"))
+    assert found.path == f"{name}/하나.png"

@@ -215,8 +215,8 @@ def _is_file(images: Path, path: str) -> bool:
 
 def _direct_files(images: Path, path: str) -> list[str]:
     """The files that a path means, without a search: in any Unicode form, with any usual suffix."""
-    if TAR_SUFFIX in path.lower() and _is_file(images, path):  # a folder in a tar is none of the disk
-        return [path]
+    if TAR_SUFFIX in path.lower() and (found := _file_in_tar(images, path)):
+        return [found]
     folder, file = os.path.split(path)
     spellings = list(itertools.product(_present_folders(images, folder), _unicode_spellings(file)))
     for below, bare in spellings:
@@ -230,6 +230,22 @@ def _direct_files(images: Path, path: str) -> list[str]:
         if found := [each for each in candidates if _is_file(images, each)]:
             return found
     return []
+
+
+def _file_in_tar(images: Path, path: str) -> str:
+    """A path into a tar, as this disk spells the tar's; "" where there is none. A folder in a tar is none of the disk."""
+    if _is_file(images, path):
+        return path
+    parts = path.split("/")
+    for count in (n for n, part in enumerate(parts, 1) if part.lower().endswith(TAR_SUFFIX)):
+        folder, rest = "/".join(parts[: count - 1]), "/".join(parts[count:])
+        for below, tar in itertools.product(
+            _present_folders(images, folder), _unicode_spellings(parts[count - 1])
+        ):
+            candidate = os.path.join(below, tar, rest)  # noqa: PTH118
+            if _is_file(images, candidate):
+                return candidate
+    return ""
 
 
 def _unicode_spellings(name: str) -> dict[str, None]:

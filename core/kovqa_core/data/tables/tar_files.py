@@ -14,6 +14,7 @@ from typing import BinaryIO
 from kovqa_core.bounded_json import MAX_DOCUMENT_BYTES
 from kovqa_core.data.archive_members import MAX_COMPRESSION_RATIO, RATIO_FREE_BYTES
 from kovqa_core.data.file_kind import GZIP_MAGIC
+from kovqa_core.data.tar_images import member_name
 from kovqa_core.data.tar_stream import (
     TAR_BLOCK,
     TarMember,
@@ -67,6 +68,22 @@ def iter_tar_files(path: Path) -> Iterator[tuple[TarMember, ReadMember]]:
                     yield member, partial(_read_contents, contents, member, path)
             while tar.read(1 << 20):  # its checksum is at the end
                 pass
+
+
+def repeated_names(path: Path) -> frozenset[str]:
+    """Names that several files of a plain tar have, as paths have them; only headers are read.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    seen, repeated = set[int](), set[str]()
+    with open_file(path) as stream:
+        for member, _ in list_tar_members(stream, str(path)):
+            name = member_name(member.name)
+            if not member.folder and hash(name) in seen:
+                repeated.add(name)
+            seen.add(hash(name))
+    return frozenset(repeated)
 
 
 @contextlib.contextmanager

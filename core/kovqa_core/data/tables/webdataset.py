@@ -20,7 +20,12 @@ from kovqa_core.data.image_formats import IMAGE_SUFFIXES
 from kovqa_core.data.image_names import leads_outside
 from kovqa_core.data.json_values import JsonRecord, JsonValue, decode_json_line
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
-from kovqa_core.data.tables.tar_files import is_packed_tar, iter_tar_files, read_text_member
+from kovqa_core.data.tables.tar_files import (
+    is_packed_tar,
+    iter_tar_files,
+    read_text_member,
+    repeated_names,
+)
 from kovqa_core.data.tar_images import TAR_SUFFIX, member_name
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
@@ -144,7 +149,10 @@ def _iter_samples(
     path: Path, image_folder: Path, save_image: SaveImage | None, names: ImageNames, *, as_text: bool
 ) -> Iterator[_Sample]:
     sample = None
-    prefix = "" if is_packed_tar(path) else _image_prefix(path, image_folder)
+    is_packed = is_packed_tar(path)
+    prefix = "" if is_packed else _image_prefix(path, image_folder)
+    # Read by its name later on, an image of two of one name would be the other sample's.
+    repeated = frozenset() if is_packed else repeated_names(path)
     for member, read in iter_tar_files(path):
         name = member_name(member.name)
         found = _NAME.fullmatch(name)
@@ -162,7 +170,7 @@ def _iter_samples(
             )
         elif leads_outside(name) or _CONTROL.search(name):
             sample.problem = message("data.sample-name", "{name} is a name that leads elsewhere", name=name)
-        elif extension in sample.extensions:
+        elif extension in sample.extensions or name in repeated:
             sample.problem = message("data.sample-twice", "{name} is there twice", name=name)
         elif _is_image(extension):
             if prefix:
@@ -241,11 +249,10 @@ def _rows_of(sample: _Sample, image_columns: Sequence[str], named: Collection[st
             KEY_COLUMN: key,
             column: image or values.get(column) or base.get(column) or "",
         }
-        if not problem and not isinstance(row, dict):
-            problem = _no_object()
-        if not problem and not whole[column]:
-            problem = message("data.sample-no-image", "it has no image")
-        yield {**whole, PROBLEM_COLUMN: problem} if problem else whole
+        own_problem = problem or ("" if isinstance(row, dict) else _no_object())
+        if not own_problem and not whole[column]:
+            own_problem = message("data.sample-no-image", "it has no image")
+        yield {**whole, PROBLEM_COLUMN: own_problem} if own_problem else whole
 
 
 def _sample_image(sample: _Sample, image_columns: Sequence[str]) -> tuple[str, str]:
