@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from kovqa_core.answer.model_digest import digest_model
+from kovqa_core.errors import DataError
+from kovqa_core.evaluate.answers_record import AnswersRecord, write_answers_record
 from kovqa_core.export.export_model import export_checkpoint
+from kovqa_core.export.model_card import CardScore, model_card, score_predictions
+from kovqa_core.export.model_origin import ModelOrigin, find_model_origin, hub_repository
+from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info
+from kovqa_core.runs.folder import find_model_folder
 
 from tests.conftest import Small
 from tests.export.untrained import write_untrained
@@ -65,3 +72,54 @@ def test_the_licence_is_the_base_s_where_its_card_says_one(
     assert (card.data.license, card.data.base_model) == (licence, ["maker/vlm"])
     assert ("fill in before publishing" in card.text) is (licence == "unknown")
     assert (origin.is_gated, origin.is_non_commercial) == (is_gated, is_non_commercial)
+
+
+def test_a_card_holds_no_other_model_s_score_and_no_other_index(
+    trained: Path, small: Small, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    split, predictions = small.index / "val.jsonl", tmp_path / "p.jsonl"
+    step = find_model_folder(run, "")
+    text = "".join(
+        json.dumps({"id": json.loads(line)["id"], "answer": "?"}) + "\n"
+        for line in split.read_text("utf-8").splitlines()
+    )
+    predictions.write_text(text, "utf-8")
+    for weights in ("0" * 64, digest_model(step)):
+        fingerprint = {"model": "runs/other", "weights": weights}
+        write_answers_record(predictions, text.encode(), AnswersRecord(fingerprint))
+        if weights == "0" * 64:
+            with pytest.raises(DataError, match="another model"):
+                score_predictions(step, predictions, split)
+        else:
+            assert score_predictions(step, predictions, split).value == 0
+
+    info = read_checkpoint_info(step)
+    assert find_model_origin(step, info).index is not None
+    manifest = run / "manifest.json"
+    launches = json.loads(manifest.read_text("utf-8"))
+    for launch in launches["launches"]:
+        launch["data"]["fingerprint"] = "f" * 64  # the index was written anew since
+    manifest.write_text(json.dumps(launches), "utf-8")
+    assert find_model_origin(step, info).index is None
+
+
+def test_an_export_of_an_export_keeps_licence_and_limits(trained: Path, tmp_path: Path) -> None:
+    export_checkpoint(trained, tmp_path / "a", licence="cc-by-nc-4.0")
+    again = export_checkpoint(tmp_path / "a", tmp_path / "b")
+    assert (again.licence, again.origin.is_of_aihub) == ("cc-by-nc-4.0", True)  # type: ignore[union-attr]
+    assert "data of AI-Hub" in (tmp_path / "b" / "README.md").read_text("utf-8")
+    export_checkpoint(trained, tmp_path / "c")
+    assert export_checkpoint(tmp_path / "c", tmp_path / "d").licence == "", "unknown is no licence"
+    card = ModelCard.load(tmp_path / "d" / "README.md")
+    assert "fill in before publishing" in card.text
+    assert card.data.language is None, "of data that nobody knows any more"
+
+
+def test_a_score_names_its_own_data_set() -> None:
+    origin = ModelOrigin((), None, None)
+    info = CheckpointInfo("vlm", "vqa", "r", step=1)
+    score = CardScore("accuracy", 0.5, None, 10, "test", "k-mmbench")
+    card = model_card(Path("x"), info, origin, "", scores=(score,))
+    assert hub_repository("k-mmbench")
+    assert f"type: {hub_repository('k-mmbench')}" in card

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.export.model_card import CardScore, licence_of_bases, model_card, score_predictions
-from kovqa_core.export.model_origin import ModelOrigin, find_model_origin
+from kovqa_core.export.model_origin import ModelOrigin, find_model_origin, is_our_card
 from kovqa_core.export.verify_export import VerifyReport, verify_export
-from kovqa_core.files import read_bytes, write_text
+from kovqa_core.files import write_text
 from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
@@ -85,8 +85,8 @@ def export_checkpoint(
             ),
             message("export.upstream-not-verified.hint", "give one of the two"),
         )
-    scores = (score_predictions(*scored),) if scored else ()
     with hold_found_step(partial(find_model_folder, model, "")) as step:
+        scores = (score_predictions(step, *scored),) if scored else ()
         return _export_step(
             step, folder, options, as_upstream=as_upstream, verify=verify, licence=licence, scores=scores,
             on_progress=on_progress,
@@ -152,5 +152,4 @@ def _export_step(
 
 def has_our_card(folder: Path) -> bool:
     """May what is in a folder be an export of ours?"""
-    card = folder / "README.md"
-    return card.is_file() and b"library_name: kovqa" in read_bytes(card)
+    return is_our_card(folder / "README.md")

@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kovqa_core.answer.model_digest import digest_model
 from kovqa_core.data.answers import read_answers
+from kovqa_core.errors import DataError
 from kovqa_core.evaluate.answer_scores import AnswerScores
+from kovqa_core.evaluate.answers_record import read_answers_record
 from kovqa_core.evaluate.evaluation import EvaluationResult, evaluate_file
 from kovqa_core.evaluate.metrics import metric_name
-from kovqa_core.export.model_origin import ModelOrigin
+from kovqa_core.export.model_origin import (
+    AIHUB_LIMIT,
+    NON_COMMERCIAL_LIMIT,
+    ModelOrigin,
+    hub_repository,
+)
 from kovqa_core.index.reader import is_index_file
 from kovqa_core.index.report import read_report
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.models.checkpoint_info import CheckpointInfo
 
 _ENGLISH_SOURCES = ("vqav2", "coco", "dacon")
@@ -80,8 +89,18 @@ class CardScore:
     protocol: str = ""
 
 
-def score_predictions(predictions: Path, index: Path) -> CardScore:
-    """The score of a predictions file against the split it answers; raises as `evaluate_file`."""
+def score_predictions(step: Path, predictions: Path, index: Path) -> CardScore:
+    """The score of a model's predictions against the split they answer.
+
+    Args:
+        step: the checkpoint folder.
+        predictions: its answers; what no record says to be another's counts as its.
+        index: the split.
+
+    Raises:
+        DataError: another model gave them; and as `evaluate_file`.
+    """
+    _require_own_answers(step, predictions)
     result: EvaluationResult = evaluate_file(predictions, index)
     dataset = read_report(index.parent).source if is_index_file(index) else ""
     scores = result.scores
@@ -93,6 +112,23 @@ def score_predictions(predictions: Path, index: Path) -> CardScore:
         )
     main = scores.main
     return CardScore(main.name, main.score, (main.low, main.high), scores.rows, index.stem, dataset)
+
+
+def _require_own_answers(step: Path, predictions: Path) -> None:
+    """See that the record beside predictions names no other model."""
+    record = read_answers_record(predictions) if predictions.is_file() else None
+    weights = record.fingerprint.get("weights") if record else None
+    if record and weights not in (None, digest_model(step)):
+        raise DataError(
+            message(
+                "export.scores-of-another", "{file} was answered by another model ({model}), not by {step}",
+                file=predictions, model=record.fingerprint.get("model", "?"), step=step,
+            ),
+            message(
+                "export.scores-of-another.hint", "answer the split by this one: kovqa predict --model {step} --input SPLIT",
+                step=shell_quote(str(step)),
+            ),
+        )  # fmt: skip
 
 
 def validation_score(info: CheckpointInfo, origin: ModelOrigin) -> CardScore | None:
@@ -209,12 +245,10 @@ def _limits_text(step: Path, info: CheckpointInfo, origin: ModelOrigin) -> str:
     if origin.is_of_aihub:
         lines.append(
             "* AI-Hub 데이터로 학습했습니다. 그 이용 조건(연구 목적, 출처 표시, 재배포 금지)을 따르세요. "
-            "It was trained on data of AI-Hub, whose terms (research, name the source, no redistribution) apply."
+            f"{AIHUB_LIMIT}, whose terms (research, name the source, no redistribution) apply."
         )
     if any(base.is_non_commercial for base in origin.bases):
-        lines.append(
-            "* 바탕 모델은 상업적으로 쓸 수 없습니다. A model it is based on is not for commercial use."
-        )
+        lines.append(f"* 바탕 모델은 상업적으로 쓸 수 없습니다. {NON_COMMERCIAL_LIMIT}.")
     lines.append(
         "* 학습 데이터와 바탕 모델의 이용 조건은 이 모델에도 적용됩니다. "
         "The terms of the training data and of the base models apply to this model too."
@@ -236,7 +270,7 @@ def _front_matter(
     results = [
         EvalResult(
             task_type=pipeline,
-            dataset_type=(origin.dataset_repositories or [score.dataset or "unknown"])[0],
+            dataset_type=hub_repository(score.dataset) or score.dataset or "unknown",
             dataset_name=score.dataset or "unknown",
             dataset_split=score.split,
             metric_type=score.metric.lower(),
@@ -248,7 +282,7 @@ def _front_matter(
     ]
     bases = [base.repository for base in origin.bases if base.repository]
     data = ModelCardData(
-        language=["en" if origin.index and origin.index.source in _ENGLISH_SOURCES else "ko"],
+        language=[language] if (language := _language(origin)) else None,
         license=licence or UNKNOWN_LICENCE,
         library_name="kovqa",
         pipeline_tag=pipeline,
@@ -258,6 +292,13 @@ def _front_matter(
         eval_results=results or None,
     )
     return str(data.to_yaml())
+
+
+def _language(origin: ModelOrigin) -> str | None:
+    """That of the data; None: nobody knows any more, as of a published checkpoint that was imported."""
+    if origin.index is None:
+        return None
+    return "en" if origin.index.source in _ENGLISH_SOURCES else "ko"
 
 
 def _metric_args(score: CardScore) -> dict[str, Any] | None:

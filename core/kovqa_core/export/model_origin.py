@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
@@ -17,14 +17,18 @@ from kovqa_core.download.hub_copies import (
 )
 from kovqa_core.download.table import Asset, load_assets
 from kovqa_core.errors import AssetError, KovqaError
-from kovqa_core.files import read_json
+from kovqa_core.files import read_bytes, read_json, read_text
 from kovqa_core.index.report import IndexReport, read_report
 from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.runs.folder import is_huggingface_folder
+from kovqa_core.runs.manifest import learned_fingerprint
 from kovqa_core.settings import run
 
 # Data sets of AI-Hub, under whatever name: its terms hold for what is made of them, too.
 _AIHUB_SOURCES = ("aihub", "aihub101", "nia", "bok-vqa")
+# What a card says of them, by which an export that is exported again is known.
+AIHUB_LIMIT = "It was trained on data of AI-Hub"
+NON_COMMERCIAL_LIMIT = "A model it is based on is not for commercial use"
 _NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?commercial|research", re.IGNORECASE)
 
 
@@ -54,28 +58,53 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class ModelOrigin:
-    """Base models, the run, and the index it was trained on, where they are still there."""
+    """Base models, the run, and the index it was trained on, where they are still there.
+
+    Attributes:
+        of_aihub: does the card of the export that it was made of say that AI-Hub's data were learned from?
+    """
 
     bases: tuple[BaseModel, ...]
     run: run.Run | None
     index: IndexReport | None
+    of_aihub: bool = False
 
     @property
     def is_of_aihub(self) -> bool:
         """Was it trained on data of AI-Hub?"""
-        return self.index is not None and self.index.source in _AIHUB_SOURCES
+        return self.of_aihub or (self.index is not None and self.index.source in _AIHUB_SOURCES)
 
     @property
     def dataset_repositories(self) -> list[str]:
         """OWNER/NAME of the data on the hub; of a user's own none."""
-        known = BENCHMARK_SETS.get(self.index.source) if self.index else None
-        return [known.repository] if known and parse_hub_name(known.repository) else []
+        repository = hub_repository(self.index.source) if self.index else ""
+        return [repository] if repository else []
+
+
+def hub_repository(source: str) -> str:
+    """OWNER/NAME of a source's data on the hub; "" of any that is not there."""
+    known = BENCHMARK_SETS.get(source)
+    return known.repository if known and parse_hub_name(known.repository) else ""
 
 
 def find_model_origin(step: Path, info: CheckpointInfo) -> ModelOrigin:
     """What is known of a checkpoint folder's origin; nothing is guessed, and nothing fetched."""
     made_by = _run_of(step)
+    if made_by is None and is_our_card(step / "README.md"):
+        return ModelOrigin((_exported_base(step),), None, None, AIHUB_LIMIT in read_text(step / "README.md"))
     return ModelOrigin(tuple(_base_models(step, info, made_by)), made_by, _index_of(step, made_by))
+
+
+def is_our_card(card: Path) -> bool:
+    """Did an export of kovqa write this README.md?"""
+    return card.is_file() and b"library_name: kovqa" in read_bytes(card)
+
+
+def _exported_base(step: Path) -> BaseModel:
+    """An export that is exported again: what its own card says holds for what is made of it."""
+    base, text = _described(str(step), step), read_text(step / "README.md")
+    terms = "non-commercial" if NON_COMMERCIAL_LIMIT in text else base.terms
+    return replace(base, terms=terms)
 
 
 def _run_of(step: Path) -> run.Run | None:
@@ -89,7 +118,7 @@ def _run_of(step: Path) -> run.Run | None:
 def _index_of(step: Path, made_by: run.Run | None) -> IndexReport | None:
     """The report of the index; None where it is gone, or another one was written there since."""
     folder = Path(made_by.recipe.data.index) if made_by and made_by.recipe.data.index else None
-    if folder is None or not (folder / "index.json").is_file():
+    if made_by is None or folder is None or not (folder / "index.json").is_file():
         return None
     index_answers, model_answers = folder / "answers.txt", step / "answers.txt"
     if model_answers.is_file() and (
@@ -97,9 +126,10 @@ def _index_of(step: Path, made_by: run.Run | None) -> IndexReport | None:
     ):
         return None
     try:
-        return read_report(folder)
+        report, learned = read_report(folder), learned_fingerprint(made_by)
     except KovqaError:
         return None
+    return report if learned in (None, report.counts.fingerprint) else None
 
 
 def _base_models(step: Path, info: CheckpointInfo, made_by: run.Run | None) -> list[BaseModel]:
@@ -154,4 +184,5 @@ def _card_licence(card: Path) -> tuple[str, bool]:
     if licence == "other":
         licence = data.get("license_name")
     is_gated = any(str(key).startswith("extra_gated") for key in data)
+    # Our own cards and the hub say `unknown` where nobody stated one.
     return licence if isinstance(licence, str) and licence != "unknown" else "", is_gated

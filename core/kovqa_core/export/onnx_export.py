@@ -67,8 +67,8 @@ def export_onnx(
     """
     require_new_folder(folder, has_our_card)
     require_onnx_libraries()
-    scores = (score_predictions(*scored),) if scored else ()
     with hold_found_step(partial(find_model_folder, model, "")) as step:
+        scores = (score_predictions(step, *scored),) if scored else ()
         return _export_step(step, folder, licence, scores, on_progress)
 
 
