@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from kovqa_core.errors import SettingsError
+from kovqa_core.files import require_other_output
 from kovqa_core.messages import message
 
 if TYPE_CHECKING:
@@ -76,11 +78,16 @@ def hear_question(speech: Path, model: str | None, *, quiet: bool) -> str:
     return text
 
 
-def load_speaking_voice(speak: Path, model: str | None) -> Voice:
+def load_speaking_voice(speak: Path, model: str | None, inputs: Iterable[Path]) -> Voice:
     """The voice of `--speak`, before anything is answered.
 
+    Args:
+        speak: the file to write.
+        model: `--speak-model`.
+        inputs: files that it must not be.
+
     Raises:
-        SettingsError: no model is named, or a file that is not a .wav.
+        SettingsError: no model is named; a file that is not a .wav, or one of the inputs.
         KovqaError: see `load_voice`.
     """
     if speak.suffix.lower() != ".wav":
@@ -88,6 +95,7 @@ def load_speaking_voice(speak: Path, model: str | None) -> Voice:
             message("speech.writes-wav", "--speak writes WAV, not {suffix!r}", suffix=speak.suffix),
             message("speech.writes-wav.hint", "--speak {file}", file=speak.with_suffix(".wav")),
         )
+    require_other_output(speak, inputs)
     if not model:
         raise SettingsError(
             message("speech.voice-needed", "--speak needs a voice: --speak-model"),

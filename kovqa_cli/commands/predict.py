@@ -143,7 +143,8 @@ def predict(
         _note_new_command("--chat", "kovqa chat", quiet=quiet)
         run_chat(image, answer_options, as_json=json, quiet=quiet)
     elif image is not None and has_question:
-        voice = speech_options.load_speaking_voice(speak, speak_model) if speak else None
+        inputs = [image, *([speech] if speech else [])]
+        voice = speech_options.load_speaking_voice(speak, speak_model, inputs) if speak else None
         heard = speech_options.hear_question(speech, speech_model, quiet=quiet or json) if speech else None
         answer = answer_question(image, heard or question or "", answer_options, server, quiet=quiet)
         sound = None

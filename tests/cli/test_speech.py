@@ -56,6 +56,8 @@ def test_a_spoken_question_and_a_spoken_answer(
         (("--input", "t.csv", "-o", "p.csv", "--speak", "a.wav"), 2, "--speak reads out the answer to one question"),
         (("-i", "x.png", "--question", "뭐?", "--speak", "a.mp3"), 2, "--speak writes WAV"),
         (("-i", "x.png", "--question", "뭐?", "--speak", "a.wav"), 2, "--speak-model facebook/mms-tts-kor"),
+        (("-i", "x.png", "--speech", "q.wav", "--speak", "./q.wav"), 2, "q.wav is an input"),
+        (("-i", "x.wav", "--question", "뭐?", "--speak", "x.wav"), 2, "x.wav is an input"),
         (("-i", "x.png", "--speech", "q.wav", "--speech-model", "."), 3, "no speech model"),
         (("-i", "x.png", "--speech", "q.wav", "--speech-model", "MODEL"), 3, "q.wav"),
     ],

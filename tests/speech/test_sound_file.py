@@ -80,8 +80,11 @@ LONG = np.zeros(int(RATE * (MAX_SOUND_SECONDS + 1)), np.float32) + 0.1
 GOOD = wav(tone(440))
 HEADER = bytearray(GOOD)
 BAD_SOUNDS: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "speech.no-soundfile"),
-    "text": ("소리가 아니다".encode(), "speech.no-soundfile"),
+    "empty": (b"", "speech.unreadable"),
+    "text": ("소리가 아니다".encode(), "speech.unreadable"),
+    "a telephone's": (b"\0\0\0\x1cftypM4A \0\0\0\0", "speech.unreadable"),
+    "flac": (b"fLaC\0\0\0\x22" + bytes(34), "speech.no-soundfile"),
+    "mp3": (b"\xff\xfb\x90\x64" + bytes(64), "speech.no-soundfile"),
     "cut off": (GOOD[: len(GOOD) // 2], "speech.unreadable"),
     "header alone": (GOOD[:44], "speech.unreadable"),
     "too long": (wav(LONG), "speech.too-long"),

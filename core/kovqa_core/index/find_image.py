@@ -215,8 +215,8 @@ def _is_file(images: Path, path: str) -> bool:
 
 def _direct_files(images: Path, path: str) -> list[str]:
     """The files that a path means, without a search: in any Unicode form, with any usual suffix."""
-    if TAR_SUFFIX in path.lower() and (found := _file_in_tar(images, path)):
-        return [found]
+    if TAR_SUFFIX in path.lower() and (tarred := _file_in_tar(images, path)):
+        return [tarred]
     folder, file = os.path.split(path)
     spellings = list(itertools.product(_present_folders(images, folder), _unicode_spellings(file)))
     for below, bare in spellings:

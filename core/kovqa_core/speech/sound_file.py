@@ -27,6 +27,8 @@ MAX_SOUND_SECONDS = (
 )
 MIN_SOUND_SECONDS = 0.1
 _QUIET_PEAK = 1e-3  # -60 dB: a microphone that is switched off, or the hiss of one that nobody speaks into
+# What libsndfile reads begins so; an .m4a, a page or an empty file would not be helped by installing it.
+_SOUND_HEADS = (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd", b"riff")
 _RATES = range(1_000, 768_001)
 _MAX_CHANNELS = 64
 _UNKNOWN_LENGTH = (
@@ -68,6 +70,10 @@ def _read_channels(stream: io.BufferedIOBase, name: str) -> tuple[Samples, int]:
             return _read_pcm(stream, name)
         except (wave.Error, EOFError):  # float, compressed, or damaged: libsndfile knows which
             stream.seek(0)
+    if not (
+        head.startswith(_SOUND_HEADS) or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+    ):  # the latter: MP3
+        raise _unreadable(name, message("speech.no-sound", "it is neither WAV, FLAC, OGG, MP3 nor AIFF"))
     return _read_with_soundfile(stream, name)
 
 
