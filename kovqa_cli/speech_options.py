@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from kovqa_core.errors import SettingsError
-from kovqa_core.files import require_other_output
 from kovqa_core.messages import message
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ def load_speaking_voice(speak: Path, model: str | None, inputs: Iterable[Path]) 
             message("speech.writes-wav", "--speak writes WAV, not {suffix!r}", suffix=speak.suffix),
             message("speech.writes-wav.hint", "--speak {file}", file=speak.with_suffix(".wav")),
         )
+    from kovqa_core.files import require_other_output
+
     require_other_output(speak, inputs)
     if not model:
         raise SettingsError(
