@@ -91,7 +91,7 @@ def find_model_origin(step: Path, info: CheckpointInfo) -> ModelOrigin:
     """What is known of a checkpoint folder's origin; nothing is guessed, and nothing fetched."""
     made_by = _run_of(step)
     if made_by is None and is_our_card(step / "README.md"):
-        return ModelOrigin((_exported_base(step),), None, None, AIHUB_LIMIT in read_text(step / "README.md"))
+        return ModelOrigin(_exported_base(step), None, None, AIHUB_LIMIT in read_text(step / "README.md"))
     return ModelOrigin(tuple(_base_models(step, info, made_by)), made_by, _index_of(step, made_by))
 
 
@@ -100,11 +100,13 @@ def is_our_card(card: Path) -> bool:
     return card.is_file() and b"library_name: kovqa" in read_bytes(card)
 
 
-def _exported_base(step: Path) -> BaseModel:
+def _exported_base(step: Path) -> tuple[BaseModel, ...]:
     """An export that is exported again: what its own card says holds for what is made of it."""
-    base, text = _described(str(step), step), read_text(step / "README.md")
-    terms = "non-commercial" if NON_COMMERCIAL_LIMIT in text else base.terms
-    return replace(base, terms=terms)
+    base = _described(str(step), step)
+    if NON_COMMERCIAL_LIMIT in read_text(step / "README.md"):
+        base = replace(base, terms="non-commercial")
+    is_named = base.licence or base.terms or base.repository or is_huggingface_folder(step)
+    return (base,) if is_named else ()
 
 
 def _run_of(step: Path) -> run.Run | None:
