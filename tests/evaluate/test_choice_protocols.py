@@ -48,10 +48,12 @@ NUMBERS = ("1", "3", "5", "12")
                 "정답은 A가 아니라 B입니다", "정답은 A 같지만 아니다. 최종 답: B", "최종 답변은 B이고, 정답은 A가 아니다",
                 "A cat sits here, so (B)", "정답은 검은 고양이입니다. 강아지는 없습니다.",
                 "B\n설명: 토끼는 보이지 않습니다", "A가 아니라 D도 아니다.\n\n(B)",
-                "B, because A is wrong",
+                "B, because A is wrong", "정답은 B다", "B인 것 같아요", "검은 고양이다.", "정답은 'B'", "2번이 정답입니다",
+                "정답은 1번이 아니라 2번입니다", "A는 오답, 2번이 답이다", "답은 2다", "검은 고양이네요",
             )
         ),
         *((text, ANIMALS, Unread.NONE) for text in ("", "모르겠습니다", "E", "5번", "혈액형은 B형", "A cat", "고양이들")),
+        *((text, ANIMALS, Unread.NONE) for text in ("토끼인형", "2번이 정답이 아닙니다", "I'D")),
         *(
             (text, ANIMALS, Unread.SEVERAL)
             for text in ("A 또는 B", "B. 강아지", "정답은 A 또는 B입니다", "강아지와 토끼", "A는 틀리고 B가 맞다")

@@ -34,17 +34,23 @@ class Unread(Enum):
 ChoiceReader = Callable[[str, Sequence[str]], "int | Unread"]
 
 # What may follow a letter or a choice in a Korean sentence: nothing else makes it a word of its own (B형 is none).
-_ENDING = r"(?:번|은|는|이|가|을|를|로|으로|과|와|도|의|라|만|입니|이다|예요|이에요|임|이며|이고)"
+_LAST_ENDING = r"(?:다|인|네요|요)(?![가-힣])"
+_ENDING = (
+    rf"(?:번|은|는|이|가|을|를|로|으로|과|와|도|의|라|만|입니|이다|예요|이에요|임|이며|이고|{_LAST_ENDING})"
+)
 # A가 아니라 B names B alone.
 _NOT_DENIED = r"(?!(?:은|는|이|가)?\s*아[니닌닙님])"
 _LETTER_END = rf"(?:(?![A-Za-z0-9가-힣])|(?={_ENDING})){_NOT_DENIED}"
 # A capital by itself; A and I before a small letter are English words. In parentheses a small one counts too.
 _LETTER = re.compile(
-    rf"\(([A-Za-z])\)|(?<![A-Za-z0-9가-힣'’])(?![AI]\s+(?!or\b|and\b|is\b)[a-z])([A-Z]){_LETTER_END}(?!['’][a-z])"
+    rf"\(([A-Za-z])\)|(?<![A-Za-z0-9가-힣])(?<![A-Za-z]['’])(?![AI]\s+(?!or\b|and\b|is\b)[a-z])([A-Z]){_LETTER_END}(?!['’][a-z])"
 )
 _CIRCLED = re.compile("[①-⑳]")
 # A number counts where an answer is announced, or is all there is.
-_NUMBER = re.compile(r"(?<![\w.])\(?(\d{1,2})(?:번|\)|\.?(?=\s|$)|(?=입니|이다|예요|이에요))")
+_NUMBER = re.compile(
+    rf"(?<![\w.])\(?(\d{{1,2}})(?:번|\)|\.?(?=\s|$)|(?=입니|이다|예요|이에요|다(?![가-힣]))){_NOT_DENIED}"
+)
+_NUMBERED_ANSWER = re.compile(r"(?<![\w.])(\d{1,2})번[이을은]?\s*(?:정답|답)(?!이?\s*아[니닌닙님])")
 _WHOLE_LABEL = re.compile(r"[\s\"'*`(\[<]*([A-Za-z]|\d{1,2}|[①-⑳])(?:번)?[\s\"'*`)\]>.:,]*")
 _FINAL = r"최종\s*|final\s+"
 _ANNOUNCEMENT = re.compile(
@@ -84,6 +90,10 @@ def read_choice(text: str, choices: Sequence[str]) -> int | Unread:
         reading = _read_sentence(text[match.end() :], choices, with_numbers=True)
         if reading is not Unread.NONE:
             return reading
+    numbers = {match[1] for match in _NUMBERED_ANSWER.finditer(text)}  # 2번이 정답입니다
+    if len(numbers) == 1 and not _have_numbers(choices):
+        number = _label_number(numbers.pop(), choices)
+        return Unread.NONE if number is None else number
     # B, because A is wrong: what follows is no answer.
     reading = _read_part(_REASON.split(text, maxsplit=1)[0], choices, with_numbers=False)
     return _read_part(text, choices, with_numbers=False) if reading is Unread.NONE else reading
