@@ -299,6 +299,28 @@ def server() -> Iterator[Vllm]:
         yield vllm
 
 
+def test_a_model_that_cannot_choose_still_writes(
+    data: Path, models: FakeModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model behind `kovqa serve` may not be shown choices: that costs the sets with choices alone."""
+
+    def open_backend(options: BenchmarkOptions, answering: AnswerOptions, on_progress: object) -> object:
+        if answering.decoding.choices:
+            raise ModelError("it is not shown choices")
+        return models.open_backend(options, answering, on_progress)
+
+    monkeypatch.setattr(engine, "_open_backend", open_backend)
+    monkeypatch.setattr(
+        engine, "judge_predictions", lambda *_, **__: (_ for _ in ()).throw(AssetError("no judge"))
+    )
+    sets = find_set_indexes(data, [*SETS, "koffvqa"])
+    table = run_benchmark(replace(options("good"), judge=JudgeOptions("http://x/v1")), sets, tmp_path / "out")
+    assert [str(failure.error) for failure in table.failures] == [
+        *["it is not shown choices"] * 2,
+        "no judge",
+    ]
+
+
 def test_a_server_is_asked_for_letters_and_its_words_are_read(
     data: Path, server: Vllm, tmp_path: Path
 ) -> None:

@@ -113,17 +113,18 @@ def run_benchmark(
     # The table's lock, not the folder's: each job locks a file inside it.
     with output_lock(output / TABLE_FILE):
         for model, label in zip(options.models, labels, strict=True):
-            lost: KovqaError | None = None
+            lost = dict[bool, KovqaError]()  # by whether it was to choose: a model may be able to write alone
             open_backend = _backend_opener(options, on_progress)
             for each in sets:
                 predictions = output / label / f"{each.benchmark.name}.jsonl"
+                chooses = each.benchmark.protocol in CHOICE_READERS
                 try:
-                    if lost:
-                        raise lost
+                    if chooses in lost:
+                        raise lost[chooses]
                     try:
                         answered = _answer_set(options, open_backend, model, each, predictions, on_progress)
                     except (ModelError, AssetError) as error:  # a judge that fails costs its own sets alone
-                        lost = error
+                        lost[chooses] = error
                         raise
                     result: SetScore | SetFailure = _score_set(
                         options, label, each, predictions, answered, on_progress
