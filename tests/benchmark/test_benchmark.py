@@ -304,15 +304,18 @@ def test_a_model_that_cannot_choose_still_writes(
 ) -> None:
     """A model behind `kovqa serve` may not be shown choices: that costs the sets with choices alone."""
 
-    def open_backend(options: BenchmarkOptions, answering: AnswerOptions, on_progress: object) -> object:
+    write = models.open_backend
+
+    def open_backend(answering: AnswerOptions) -> contextlib.AbstractContextManager[AnswerBackend]:
         if answering.decoding.choices:
             raise ModelError("it is not shown choices")
-        return models.open_backend(options, answering, on_progress)
+        return write(answering)
 
-    monkeypatch.setattr(engine, "_open_backend", open_backend)
-    monkeypatch.setattr(
-        engine, "judge_predictions", lambda *_, **__: (_ for _ in ()).throw(AssetError("no judge"))
-    )
+    def no_judge(*_: object, **__: object) -> None:
+        raise AssetError("no judge")
+
+    monkeypatch.setattr(models, "open_backend", open_backend)
+    monkeypatch.setattr(engine, "judge_predictions", no_judge)
     sets = find_set_indexes(data, [*SETS, "koffvqa"])
     table = run_benchmark(replace(options("good"), judge=JudgeOptions("http://x/v1")), sets, tmp_path / "out")
     assert [str(failure.error) for failure in table.failures] == [
