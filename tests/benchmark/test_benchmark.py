@@ -22,6 +22,7 @@ from kovqa_core.benchmark.set_indexes import SetIndex, find_set_indexes
 from kovqa_core.benchmark.table import SetScore, result_notes, table_cells
 from kovqa_core.data.circular_rows import circular_rows
 from kovqa_core.data.example import Answer, Example
+from kovqa_core.data.question_prompts import no_instruction_hint
 from kovqa_core.errors import AssetError, DataError, ModelError, SettingsError
 from kovqa_core.index.build import build_index
 from kovqa_core.index.reader import IndexSplit
@@ -297,6 +298,21 @@ def test_labels_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def server() -> Iterator[Vllm]:
     with running() as vllm:
         yield vllm
+
+
+def test_a_model_without_instructions_is_not_told_to_leave_one_out(
+    data: Path, models: FakeModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The instruction of a judged set is ours."""
+
+    def open_backend(answering: AnswerOptions) -> contextlib.AbstractContextManager[AnswerBackend]:
+        raise SettingsError("takes no instruction", no_instruction_hint())
+
+    monkeypatch.setattr(models, "open_backend", open_backend)
+    sets = find_set_indexes(data, ["koffvqa", "k-dtcbench"])
+    table = run_benchmark(replace(options("good"), judge=JudgeOptions("http://x/v1")), sets, tmp_path / "out")
+    hints = [str(failure.error.hint) for failure in table.failures]
+    assert "leave it out of --sets" in hints[0] and hints[1] == no_instruction_hint()
 
 
 def test_a_model_that_cannot_choose_still_writes(
