@@ -13,11 +13,13 @@ from kovqa_core.export.check_examples import find_check_examples
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.export_check import one_example_batch
+from kovqa_core.models.vlm.family import new_model
 from kovqa_core.models.vlm.hf_libraries import peft, transformers
-from kovqa_core.models.vlm.lora_updates import merge_updates
+from kovqa_core.models.vlm.lora_updates import lora_layers, merge_updates, updated_weight
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
 
+from bench.vlm_classes.tiny_model import write_tiny_model
 from tests.conftest import VLM, Small
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -116,3 +118,43 @@ def test_a_beginning_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=problem):
         family.create_model(recipe_of(tiny_vlm("qwen3_vl"), *settings), [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["model.lora.dropout=0.05"], "cannot update this base .* lora_dropout"),
+        (["model.lora.dropout=0", "model.lora.use_dora=true"], "cannot update this base .* use_dora"),
+        (["model.lora.dropout=0", "model.lora.init_lora_weights=pissa"], "pissa takes its beginning out of linear"),
+        (["model.lora.dropout=0"], ""),
+    ],
+)  # fmt: skip
+def test_updates_of_experts(experts: Path, small: Small, settings: list[str], problem: str) -> None:
+    sets = [f"model.base={experts}", "model.dtype=fp32", *settings]
+    recipe = resolve_settings("dacon-vlm-lora", "cpu", sets, {"data.index": str(small.index)}).recipe
+    if problem:
+        with pytest.raises(SettingsError, match=problem):
+            new_model(recipe, [])
+        return
+    net = new_model(recipe, [])[0].net
+    layers = [layer for _, layer in lora_layers(net)]
+    kinds = {type(layer).__name__ for layer in layers}
+    assert {"ParamWrapper", "Linear"} <= kinds
+    with torch.no_grad():
+        for layer in layers:
+            layer.lora_B["default"].weight.normal_()
+    expected = [
+        (updated_weight(layer), updated_weight(layer).detach() + layer.get_delta_weight("default"))
+        for layer in layers
+    ]
+    merge_updates(net)
+    for weight, merged in expected:
+        torch.testing.assert_close(weight, merged, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with a mixture of experts."""
+    folder = tmp_path_factory.mktemp("experts")
+    write_tiny_model("glm4v_moe", folder, ("무슨 색인가요? 빨강 파랑 한 단어나 짧은 구로 답하세요.",))
+    return folder

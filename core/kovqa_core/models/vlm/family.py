@@ -13,6 +13,7 @@ itself was trained, the whole model.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -56,7 +57,7 @@ from kovqa_core.models.vlm.hf_export import write_hf_export
 from kovqa_core.models.vlm.hf_libraries import save_hf_network
 from kovqa_core.models.vlm.lora_updates import take_quantised_weights
 from kovqa_core.models.vlm.model import VlmModel
-from kovqa_core.models.vlm.processor import VlmProcessor
+from kovqa_core.models.vlm.processor import TOKEN_TYPES, VlmProcessor
 from kovqa_core.output_lock import scratch_folder
 from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
@@ -154,6 +155,7 @@ def _build_vlm(
     if warning:
         report_warning(warning)
     net = base.load_base_network(weights, config, four_bit=four_bit)
+    takes_token_types = TOKEN_TYPES in inspect.signature(net.forward).parameters
     eos_token_ids = base.find_eos_token_ids(net, hf)
     base.set_pad_token(hf, eos_token_ids)
     net = tuning.apply_tuning(net, config, hf, seed or 0, is_new=seed is not None)
@@ -166,7 +168,8 @@ def _build_vlm(
     generator = generation.TextGenerator(
         net, hf.tokenizer, eos_token_ids, suppress_tokens, config.max_new_tokens
     )
-    return VlmModel(net, config, generator), VlmProcessor(hf, config, eos_token_ids)
+    processor = VlmProcessor(hf, config, eos_token_ids, makes_token_types=takes_token_types)
+    return VlmModel(net, config, generator), processor
 
 
 # ------------------------------------------------------------------------------ save, load

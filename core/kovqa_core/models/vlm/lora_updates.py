@@ -51,9 +51,25 @@ def begin_with_base(net: nn.Module, init: str) -> None:
     Args:
         net: with new updates.
         init: peft's name of the part.
+
+    Raises:
+        SettingsError: an update is of experts.
     """
     factors = {}
     for name, layer in lora_layers(net):
+        if _is_of_experts(layer):
+            raise SettingsError(
+                message(
+                    "vlm.experts-begin-with-nothing",
+                    "init_lora_weights={init} takes its beginning out of linear layers, and {layer} holds experts",
+                    init=init,
+                    layer=name,
+                ),
+                message(
+                    "vlm.experts-begin-with-nothing.hint",
+                    "leave it out, or name other layers: --set model.lora.targets=[q_proj, v_proj]",
+                ),
+            )
         if init == "olora":
             layer.olora_init(_ADAPTER)
         else:
@@ -148,6 +164,16 @@ def take_quantised_weights(net: nn.Module, quantised: nn.Module) -> None:
             target.weight.data = weight.to(target.weight.dtype)
 
 
+def updated_weight(layer: Any) -> nn.Parameter:
+    """The weight that a layer's update is added to; experts hold theirs under names of their own."""
+    weight: nn.Parameter = layer.get_param() if _is_of_experts(layer) else layer.get_base_layer().weight
+    return weight
+
+
+def _is_of_experts(layer: object) -> bool:
+    return isinstance(layer, peft.tuners.lora.layer.ParamWrapper)
+
+
 @torch.no_grad()
 def merge_updates(net: HfNetwork) -> tuple[HfNetwork, float]:
     """A plain network again: updates are added to the weights in fp32, and the sums rounded once.
@@ -161,7 +187,7 @@ def merge_updates(net: HfNetwork) -> tuple[HfNetwork, float]:
         return net, 0.0
     largest = 0.0
     for _, layer in lora_layers(net):
-        weight = layer.get_base_layer().weight
+        weight = updated_weight(layer)
         dtype = weight.dtype
         weight.data = weight.data.float()
         layer.merge()

@@ -32,6 +32,10 @@ _LONG_ASPECT_RATIO = 50  # of sides; from 200 Qwen's processors refuse an image,
 _GREY = (127, 127, 127)
 IGNORE_INDEX = -100  # a label that does not count in the loss; transformers' number for it
 
+TOKEN_TYPES = (
+    "mm_token_type_ids"  # transformers' name of numbers that tell tokens of images from those of text
+)
+
 
 @dataclass(frozen=True)
 class VlmItem:
@@ -57,6 +61,7 @@ class VlmProcessor:
         hf: the base model's processor.
         config: limits and instruction.
         eos_token_ids: tokens that end generation.
+        makes_token_types: does the network take numbers that tell a token of an image from one of a text?
 
     Attributes:
         caption_prompt: asked of every image in place of its question and all else of its row; "": it captions nothing.
@@ -66,7 +71,15 @@ class VlmProcessor:
         instruction: that a prompt ends with.
     """
 
-    def __init__(self, hf: HfProcessor, config: ModelConfig, eos_token_ids: Collection[int]) -> None:
+    def __init__(
+        self,
+        hf: HfProcessor,
+        config: ModelConfig,
+        eos_token_ids: Collection[int],
+        *,
+        makes_token_types: bool = False,
+    ) -> None:
+        self._makes_token_types = makes_token_types
         self.hf, self.config, self.eos_token_ids = hf, config, frozenset(eos_token_ids)
         self.list_choices = self.offers_choices = config.choices
         self.adds_blank_images = False
@@ -165,9 +178,10 @@ class VlmProcessor:
 
     def _processor_arguments(self) -> dict[str, object]:
         arguments: dict[str, object] = {"padding": True, "padding_side": "right"}
-        # Cosmos 3 names them among what its network takes, and does not make them unless told to.
-        if "mm_token_type_ids" in self.hf.model_input_names:
-            arguments["return_mm_token_type_ids"] = True
+        # Not by the processor's own list of names: Cosmos 3's network needs them, and they are not made unless asked for;
+        # MiniMax M3's does not take them.
+        if self._makes_token_types and TOKEN_TYPES in self.hf.model_input_names:
+            arguments[f"return_{TOKEN_TYPES}"] = True
         return arguments
 
     def _processed(self, rows: Sequence[VlmItem]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_json, write_json, write_text
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import error_reason
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import peft
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor, HfTokenizer
@@ -73,7 +74,7 @@ def apply_tuning(
     adapter = _adapter_config(net, config, processor)
     with torch.random.fork_rng(devices=[]):  # the same updates in every process and on every resume
         torch.manual_seed(seed)
-        tuned = net if adapter is None else peft.get_peft_model(net, adapter)
+        tuned = net if adapter is None else _add_updates(net, adapter)
         if adapter is not None and is_new and config.lora.changes_base:
             begin_with_base(tuned, str(config.lora.init_lora_weights))
     frozen_dtype = torch.float32 if config.dtype == "fp32" else torch.bfloat16
@@ -113,6 +114,29 @@ def _require_components(net: HfNetwork, config: ModelConfig) -> None:
             ),
             message("vlm.no-such-component.hint", "leave it at none, or train all with model.train=full"),
         )
+
+
+def _add_updates(net: HfNetwork, adapter: object) -> HfNetwork:
+    """The network with its updates, by peft.
+
+    Raises:
+        SettingsError: peft cannot: updates of experts take no dropout, and DoRA not every layer.
+    """
+    try:
+        tuned: HfNetwork = peft.get_peft_model(net, adapter)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise SettingsError(
+            message(
+                "vlm.updates-refused",
+                "peft cannot update this base with the settings of model.lora ({reason})",
+                reason=error_reason(error),
+            ),
+            message(
+                "vlm.updates-refused.hint",
+                "of a mixture of experts: --set model.lora.dropout=0; or name other layers with model.lora.targets",
+            ),
+        ) from None
+    return tuned
 
 
 def hold_frozen_products(net: HfNetwork, dtype: torch.dtype) -> None:
