@@ -75,6 +75,7 @@ def test_no_token_a_wrong_one_and_a_wrong_name(hub: Hub, monkeypatch: pytest.Mon
     with pytest.raises(AssetError) as error:
         find_push_target("tester/vqa", public=False)
     assert "hf_wrong" not in str(error.value)
+    assert "nothing was written yet" in str(error.value.hint), "no folder was made that could be whole"
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
     with pytest.raises(AssetError, match="no token of the hub"):

@@ -74,7 +74,11 @@ def find_push_target(repository: str, *, public: bool) -> PushTarget:
     endpoint, token = endpoint_url("hub"), _token()
     require_private_channel(endpoint, message("export.token", "the hub's token"))
     api = HfApi(endpoint=endpoint, token=token)
-    with _hub_errors(endpoint, token):
+    nothing_yet = message(
+        "export.push-refused.hint",
+        "nothing was written yet: check the token (hf auth login), its rights and the network",
+    )
+    with _hub_errors(endpoint, token, nothing_yet):
         account = str(api.whoami().get("name", ""))
         try:
             is_private: bool | None = bool(api.model_info(repository).private)
@@ -147,7 +151,11 @@ def push_folder(folder: Path, target: PushTarget, text: str) -> PushReport:
 
     token = _token()
     api = HfApi(endpoint=target.endpoint, token=token)
-    with _hub_errors(target.endpoint, token):
+    whole = message(
+        "export.push-failed.hint",
+        "the folder is whole; type the command again: what has arrived is not sent again",
+    )
+    with _hub_errors(target.endpoint, token, whole):
         # A repository that came into being meanwhile stays as visible as it is.
         url = api.create_repo(target.repository, private=not target.is_public, exist_ok=True)
         if not target.is_public and not api.model_info(target.repository).private:
@@ -181,7 +189,7 @@ def _token() -> str:
 
 
 @contextlib.contextmanager
-def _hub_errors(endpoint: str, token: str) -> Iterator[None]:
+def _hub_errors(endpoint: str, token: str, hint: Message) -> Iterator[None]:
     """Whatever the library raises, in one line without the token."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -192,9 +200,5 @@ def _hub_errors(endpoint: str, token: str) -> Iterator[None]:
         server_text = getattr(error, "server_message", None) or str(error)
         reason = re.sub(r"\s+", " ", server_text.replace(token, "…")).strip()[:_REASON_LENGTH]
         raise AssetError(
-            message("export.push-failed", "{endpoint}: {reason}", endpoint=endpoint, reason=reason),
-            message(
-                "export.push-failed.hint",
-                "the folder is whole; type the command again: what has arrived is not sent again",
-            ),
+            message("export.push-failed", "{endpoint}: {reason}", endpoint=endpoint, reason=reason), hint
         ) from None
