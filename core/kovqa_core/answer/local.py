@@ -27,7 +27,7 @@ from kovqa_core.answer.model_fingerprint import model_fingerprint
 from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path, read_answered_ids
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.workers import WorkerAnswerJob
-from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions, require_written_answers
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.data.question_prompts import DEFAULT_CAPTION_INSTRUCTION, no_instruction_hint
@@ -131,17 +131,12 @@ def _set_prompt(
     """Have a model asked as the options say, for captions too, where that is the task; what it does from now on.
 
     Raises:
-        SettingsError: an instruction, or a length, for a model that is asked nothing, and writes no text; a length of
-            answers that are chosen.
+        SettingsError: an instruction, or a length, for a model that writes no text, or for answers that are chosen.
     """
     chosen, asks_for_captions = family.load_family(info.family), family.asks_for_captions(info, options.task)
     if asks_for_captions and chosen.ask_for_captions is not None:
         chosen.ask_for_captions(model, processor, options.instruction or DEFAULT_CAPTION_INSTRUCTION)
-    if options.max_new_tokens is not None and (options.decoding.answers or options.decoding.choices):
-        raise SettingsError(
-            message("answer.length-of-a-choice", "--max-new-tokens: answers out of a list are chosen, and not written"),
-            message("answer.length-of-a-choice.hint", "leave out --max-new-tokens"),
-        )  # fmt: skip
+    require_written_answers(options.decoding, options.max_new_tokens)
     if options.instruction is not None or options.max_new_tokens is not None:
         if chosen.set_prompt is None:
             raise SettingsError(

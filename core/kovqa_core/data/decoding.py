@@ -120,6 +120,22 @@ def decoding_from_options(
     )
 
 
+def require_written_answers(decoding: DecodingOptions, max_new_tokens: int | None) -> None:
+    """See that answers whose length is set are written; None: it is not.
+
+    Raises:
+        SettingsError: they are chosen out of a list, or of a row's choices.
+    """
+    if max_new_tokens is not None and (decoding.answers or decoding.choices):
+        raise SettingsError(
+            message(
+                "data.length-of-a-choice",
+                "--max-new-tokens: answers out of a list are chosen, and not written",
+            ),
+            message("data.length-of-a-choice.hint", "leave out --max-new-tokens"),
+        )
+
+
 def read_answer_list(path: Path) -> tuple[str, ...]:
     """The answers of a list: one a line, without blank lines and repetitions; or those of an index.
 
