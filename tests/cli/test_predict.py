@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from kovqa_core.answer.partial_line import PartialLine
 from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.index.reader import open_index
 
@@ -144,8 +145,11 @@ def test_killed_and_resumed(small: Small, trained: Path, tmp_path: Path) -> None
 def test_a_partial_file_of_another_model_is_not_mixed_in(
     kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "out.jsonl.part").write_text("")
+    (tmp_path / "out.jsonl.part").write_bytes(PartialLine("", {"id": "1", "answer": "예"}).encode())
     (tmp_path / "out.jsonl.part.json").write_text("{}")
-    done = kovqa("predict", "--model", trained, "--input", small.index / "test.jsonl", "-o", "out.jsonl")
+    words = ["predict", "--model", trained, "--input", small.index / "test.jsonl", "-o", "out.jsonl"]
+    done = kovqa(*words)
     assert done.returncode == 2
     assert "holds answers of another model" in done.stderr
+    (tmp_path / "out.jsonl.part").write_bytes(b"")  # in which nothing can be lost
+    assert kovqa(*words).returncode == 0

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from kovqa_core.answer.partial_line import PartialLine
 from kovqa_core.index.build import build_index
 from kovqa_core.index.reader import IndexSplit
 
@@ -63,6 +64,8 @@ def test_a_partial_file_of_other_kinds_is_not_resumed(
 ) -> None:
     words = ["predict", "--model", trained, "--input", split, "-o", "out.jsonl"]
     one_line(kovqa(*words, "--kind", "vqa", "--images", tmp_path), 3, "is missing")
+    with (tmp_path / "out.jsonl.part").open("ab") as stream:
+        stream.write(PartialLine("", {"id": "1", "answer": "예"}).encode())
     one_line(kovqa(*words), 2, "out.jsonl.part holds answers", "other kinds")
     assert kovqa(*words, "--kind", "vqa").returncode == 0
     assert len(lines(tmp_path / "out.jsonl")) == 4

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.index.reader import open_index
+from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
 from kovqa_core.models.config import read_model_settings
 from kovqa_core.models.family import DEFAULT_LOADING, load_family
 from kovqa_core.models.fusion.import_original import config_from_tensors
@@ -337,6 +338,7 @@ def test_a_checkpoint_of_then(small: Small, tmp_path: Path, recipe: str) -> None
     assert (tmp_path / "b" / "config.json").read_text("utf-8") == today
     if not is_fusion:
         (tmp_path / "c").mkdir()
+        write_checkpoint_info(tmp_path, CheckpointInfo(settings.family, settings.task))
         family.export_model(tmp_path, tmp_path / "c", DEFAULT_LOADING)
         assert (tmp_path / "c" / "config.json").read_text("utf-8") == today
 

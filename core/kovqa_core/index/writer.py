@@ -104,7 +104,8 @@ def write_index(
         images = partial_folder / EMBEDDED_IMAGES_FOLDER if own_images else origin.images
         checked = images if check_images else None
         noted = [*origin.notes, *(note for spool in spools for note in spool.left_out.notes)]
-        placed = _place_images(spools, replace(origin, notes=noted), allow_outside=allow_outside)
+        told = replace(origin, notes=noted) if noted else origin
+        placed = _place_images(spools, told, allow_outside=allow_outside)
         counts = _merge_spools(
             spools, origin.images, placed, partial_folder, min_count, classes, checked, on_progress
         )
