@@ -49,7 +49,7 @@ def test_a_sound_becomes_a_text(hearing_url: str) -> None:
 @pytest.mark.parametrize(
     ("files", "data", "status", "code"),
     [
-        ({"speech": ("q.wav", b"")}, {}, 415, "serve.sound-format"),
+        ({"speech": ("q.wav", b"")}, {}, 400, "speech.unreadable"),
         ({"speech": ("q.wav", SOUND[:500])}, {}, 400, "speech.unreadable"),
         ({"speech": ("q.wav", wav(tone(440) * 0))}, {}, 400, "speech.silent"),
         ({"speech": ("q.flac", b"fLaC")}, {}, 415, "serve.sound-format"),
