@@ -8,7 +8,7 @@ and `label`, which counts from 0 (docs/sources/choices.md, C1 and C2).
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from kovqa_core.data.answers import normalise_answer
@@ -34,6 +34,16 @@ UNKNOWN_WORDINGS = frozenset(
 )  # fmt: skip
 
 
+def may_hold_choices(columns: Collection[str], own_names: Iterable[str]) -> bool:
+    """Can rows with these columns offer choices?
+
+    Args:
+        columns: of the rows.
+        own_names: of a column that has all choices.
+    """
+    return any(name in columns for name in (*own_names, *(names[0] for names in CHOICE_COLUMNS)))
+
+
 def find_choice_columns(record: Mapping[str, object], taken: Container[str]) -> list[str]:
     """The columns that have one choice each, in order; none where the row fills no two of them.
 
@@ -42,7 +52,7 @@ def find_choice_columns(record: Mapping[str, object], taken: Container[str]) -> 
         taken: columns that are something else already.
     """
     for names in CHOICE_COLUMNS:
-        if names[0] in record:  # mostly not: this is asked of every row
+        if names[0] in record:
             columns = [*takewhile(lambda name: name in record and name not in taken, names)]
             if len(filled_cells(record, columns)) > 1:
                 return columns

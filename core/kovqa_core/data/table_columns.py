@@ -15,6 +15,7 @@ from kovqa_core.data.choice_columns import (
     counts_from_zero,
     filled_cells,
     find_choice_columns,
+    may_hold_choices,
     named_choice,
     unknown_by_wording,
 )
@@ -70,6 +71,7 @@ class TableRecord:
         record: all its cells, by the table's own names.
         names: our name of a column -> the table's, for those it has.
         problem: why it is left out (a sample of a webdataset without image); "" of nearly all.
+        may_offer_choices: has it columns that could hold choices? Told by their names, once for all rows alike.
     """
 
     line: int
@@ -78,6 +80,7 @@ class TableRecord:
     record: JsonRecord
     names: Mapping[str, str]
     problem: str = ""
+    may_offer_choices: bool = True
 
     @property
     def id(self) -> str:
@@ -133,6 +136,8 @@ class TableRecord:
         Raises:
             DataError: see `parse_choices`.
         """
+        if not (required or self.may_offer_choices):
+            return ()
         cell = self.cell("choices")
         if columns := self.choice_columns:
             cell = [one_text(cell, "choices", self.place) for cell in filled_cells(self.record, columns)]
@@ -245,7 +250,7 @@ def read_table_records(
         file, required, _name_column_hint, save_image=save_image, image_names=image_names, image_folder=image_folder,
         nested=_nested_columns(known),
     )  # fmt: skip
-    present: dict[tuple[str, ...], tuple[dict[str, str], dict[str, list[str]]]] = {}
+    present: dict[tuple[str, ...], tuple[dict[str, str], dict[str, list[str]], bool]] = {}
     file_name = str(file)
     for line, own_id, record in number_rows(rows):
         problem, place = "", line
@@ -258,11 +263,13 @@ def read_table_records(
         if columns_here not in present:
             if len(present) >= _MAX_COMBINATIONS:
                 present.clear()
-            present[columns_here] = _present_columns(columns_here, known)
-        names, several = present[columns_here]
+            present[columns_here] = (
+                *_present_columns(columns_here, known), may_hold_choices(columns_here, known["choices"])
+            )  # fmt: skip
+        names, several, may_offer_choices = present[columns_here]
         if several:
             names = names | {ours: _column_name(record, theirs) for ours, theirs in several.items()}
-        yield TableRecord(line, own_id, f"{file_name}:{place}", record, names, problem)
+        yield TableRecord(line, own_id, f"{file_name}:{place}", record, names, problem, may_offer_choices)
 
 
 def _nested_columns(known: ColumnNames) -> NestedColumns:

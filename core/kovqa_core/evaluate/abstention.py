@@ -117,10 +117,12 @@ _NumberedRow = tuple[
 def _numbered_row(
     example: Example, answers: Mapping[str, str], abstained_from: Mapping[str, str]
 ) -> _NumberedRow | None:
+    if not example.unknown:
+        return None
     choices = example.choices
     best = max(example.answers, key=lambda answer: example.answers[answer], default="")
     unknown, true = find_choice(choices, example.unknown), find_choice(choices, best)
-    if not example.unknown or unknown is None or true is None:
+    if unknown is None or true is None:
         return None
     given, own = (
         -1 if (number := named_choice(choices, text)) is None else number

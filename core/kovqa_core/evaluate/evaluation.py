@@ -111,13 +111,22 @@ def evaluate_file(
             for name, members in read_type_groups(index_path).items()
             if not some or set(members) <= set(question_types)
         }
-        pairs = (
-            (example, predictions.texts[example.id]) for example in report_rows(examples, stage, on_progress)
-        )
+        with_unknown: list[Example] = []
+
+        def answered_pairs() -> Iterator[tuple[Example, str]]:
+            for example in report_rows(examples, stage, on_progress):
+                if example.unknown:
+                    with_unknown.append(
+                        example
+                    )  # kept here: reading a split twice takes as long as scoring it
+                yield example, predictions.texts[example.id]
+
         columns = benchmark.score_columns if benchmark else ()
-        scores = score_answers(pairs, rule, groups, protocol=protocol, points=points, columns=columns)
+        scores = score_answers(
+            answered_pairs(), rule, groups, protocol=protocol, points=points, columns=columns
+        )
         abstention = score_abstention(
-            examples, predictions.texts, predictions.confidence, predictions.abstained_from
+            with_unknown, predictions.texts, predictions.confidence, predictions.abstained_from
         )
         examples = scores.examples if scores.examples is not None else examples
     return EvaluationResult(

@@ -229,6 +229,9 @@ class _RowChoices:
     columns: tuple[str, ...] = _COLUMNS
 
 
+_NO_CHOICES = _RowChoices()
+
+
 def _row_choices(row: TableRecord) -> tuple[_RowChoices, str]:
     """The answers that a row offers, and what is wrong with them.
 
@@ -238,20 +241,20 @@ def _row_choices(row: TableRecord) -> tuple[_RowChoices, str]:
     try:
         texts = row.choices()
     except DataError as error:
-        return _RowChoices(), str(error.message)
+        return _NO_CHOICES, str(error.message)
     if not texts:
-        return _RowChoices(), ""
+        return _NO_CHOICES, ""
     row.require_counted_from_one(texts)
     try:
         if equal_choices(texts):
-            return _RowChoices(), message(
+            return _NO_CHOICES, message(
                 "index.equal-choices", "{place}: two choices are one answer: {choices}",
                 place=row.place, choices=", ".join(texts),
             )  # fmt: skip
         columns = (*_COLUMNS, "unknown", *(["label"] if row.has_label else []))
         return _RowChoices(texts, row.chosen_answers(texts), row.unknown(texts), columns), ""
     except DataError as error:
-        return _RowChoices(), str(error.message)
+        return _NO_CHOICES, str(error.message)
 
 
 def _row_split(value: str, name: str, place: str) -> str:
