@@ -188,7 +188,7 @@ def _evaluate_judged(
 
     normalise, tokens, kinds, protocol = scoring
     with show_progress(quiet, announce=True) as on_progress:
-        judged = judge_predictions(predictions, index, judging, protocol, kinds, None, on_progress)
+        judged = judge_predictions(predictions, index, judging, protocol, kinds, on_progress)
     points, file = verdict_points(judged), default_verdict_file(predictions)
     print_judged(judged, judging, file, quiet=quiet)
     result = evaluate_file(

@@ -7,9 +7,6 @@ iterates. Nothing here needs torch.
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +22,7 @@ from kovqa_core.answer.job import (
     require_question,
 )
 from kovqa_core.answer.kovqa_server import request_kovqa_answer, require_top_k
+from kovqa_core.answer.parallel_requests import send_in_parallel
 from kovqa_core.answer.partial_file import RowFault
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.server_requests import (
@@ -47,8 +45,6 @@ from kovqa_core.messages import Message, message
 from kovqa_core.models.unread_columns import unread_columns_warning
 from kovqa_core.net.request import redact_url
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
-
-_NOTICE_SECONDS = 5.0  # between two notices of a server that is busy: many requests wait for the same one
 
 
 @dataclass(frozen=True)
@@ -192,10 +188,6 @@ def _request_answers(
     """Rows and their answers as they come. The first failure ends it without waiting for the others."""
     if remote.served.task != "caption" and (unread := _unread_columns(remote.served, rows)):
         on_progress(Progress(unread))
-    pending: queue.SimpleQueue[QuestionRow] = queue.SimpleQueue()
-    # What threads hand over: an answered row, a notice of a server that is out of reach, or what failed.
-    results: queue.SimpleQueue[AnsweredRow | Progress | BaseException] = queue.SimpleQueue()
-    ended = threading.Event()
     image_folder = job.image_folder
     if job.images is None and is_index_file(job.table):  # which may be another's
         sent = message(
@@ -203,44 +195,14 @@ def _request_answers(
             folder=image_folder, url=redact_url(remote.server.url),
         )  # fmt: skip
         on_progress(Progress(sent, is_note=True))
-    for row in rows:
-        pending.put(row)
 
-    def send_requests() -> None:
-        with contextlib.suppress(queue.Empty):
-            while not ended.is_set():
-                row = pending.get_nowait()
-                try:
-                    results.put((row, remote.request_answer(row.example, image_folder, results.put)))
-                except UnreadableImage as error:
-                    results.put((row, RowFault(error.message, error.hint)))
-                except BaseException as error:
-                    results.put(error)
+    def send(row: QuestionRow, on_notice: OnProgress) -> Answer | RowFault:
+        try:
+            return remote.request_answer(row.example, image_folder, on_notice)
+        except UnreadableImage as error:
+            return RowFault(error.message, error.hint)
 
-    on_notice = _throttled(on_progress)
-    remaining = len(rows)
-    try:
-        for _ in range(min(concurrency, len(rows))):
-            # Daemons: Ctrl-C, or a failure, does not wait for answers under way, which may take minutes.
-            threading.Thread(target=send_requests, daemon=True).start()
-        while remaining:
-            result = results.get()
-            if isinstance(result, BaseException):
-                raise result
-            if isinstance(result, Progress):
-                on_notice(result)
-                continue
-            remaining -= 1
-            yield result
-    except KeyboardInterrupt:
-        ended.set()  # first: a thread that begins another request now would ask for nothing
-        while not results.empty():  # answers that came meanwhile are kept, not asked for again
-            result = results.get_nowait()
-            if isinstance(result, tuple):
-                yield result
-        raise
-    finally:
-        ended.set()
+    yield from send_in_parallel(rows, send, concurrency, on_progress)
 
 
 def _unread_columns(served: ServedModel, rows: Sequence[QuestionRow]) -> Message | None:
@@ -251,16 +213,3 @@ def _unread_columns(served: ServedModel, rows: Sequence[QuestionRow]) -> Message
     )
     read = served.reads if served.is_kovqa else ("context",)
     return unread_columns_warning(name, read, [row.example for row in rows])
-
-
-def _throttled(on_progress: OnProgress) -> OnProgress:
-    """Passes one call on in so many seconds."""
-    next_time = 0.0
-
-    def on_notice(progress: Progress) -> None:
-        nonlocal next_time
-        if time.monotonic() >= next_time:
-            next_time = time.monotonic() + _NOTICE_SECONDS
-            on_progress(progress)
-
-    return on_notice

@@ -37,6 +37,11 @@ CAPTION_MAX_NEW_TOKENS = 64  # a sentence takes more than an answer
 _HANGUL_LETTER = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 
+def has_hangul(text: str) -> bool:
+    """Is any letter of a text Hangul: a syllable, or a letter by itself?"""
+    return bool(_HANGUL_LETTER.search(text))
+
+
 def build_prompt(question: str, instruction: str, choices: Sequence[str] = (), context: str = "") -> str:
     """A question, what is to be read before it, its choices and an instruction, each on its own line.
 
@@ -47,7 +52,7 @@ def build_prompt(question: str, instruction: str, choices: Sequence[str] = (), c
         context: to be read before the question; "": nothing.
     """
     if instruction == "auto":
-        instruction = "ko" if _HANGUL_LETTER.search(question) else "en"
+        instruction = "ko" if has_hangul(question) else "en"
     instruction_texts = LETTER_INSTRUCTIONS if choices else ANSWER_INSTRUCTIONS
     instruction_text = instruction_texts.get(instruction, instruction)
     choice_lines = [f"{letter}. {choice}" for letter, choice in zip(CHOICE_LETTERS, choices, strict=False)]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import queue
-import re
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from kovqa_core.answer.chat_completions import NoText, WrittenText, image_data_url, request_chat_text
+from kovqa_core.answer.parallel_requests import send_in_parallel
 from kovqa_core.answer.server_requests import (
-    ModelServer,
     RefusedQuestion,
     ServedModel,
     connect_server,
     find_served_model,
 )
 from kovqa_core.data.example import Example
+from kovqa_core.data.question_prompts import has_hangul
 from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.files import disk_errors
 from kovqa_core.judge.judge_prompts import SHORT_REPLY, JudgeForm, Verdict, find_judge_form
@@ -28,7 +26,6 @@ from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 _MAX_REPLY_TOKENS = 1024
-_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,16 @@ def judge_answers(
         images = {number: image_folder / pairs[number][0].image for number in open_rows if judge.is_kovqa}
         with disk_errors(verdicts), verdicts.open("ab") as stream:
             done = len(keys) - len(open_rows)
-            asked = {number: requests[number] for number in open_rows}
-            for number, reply in _ask_judge(server, judge, asked, images, options.concurrency, on_progress):
+
+            def send(number: int, on_notice: OnProgress) -> WrittenText | RefusedQuestion | NoText:
+                prompt = str(requests[number]["prompt"])
+                image = image_data_url(images[number]) if number in images else None
+                try:
+                    return request_chat_text(server, judge.id, prompt, _MAX_REPLY_TOKENS, image, on_notice)
+                except (RefusedQuestion, NoText) as fault:  # of this row alone
+                    return fault
+
+            for number, reply in send_in_parallel(open_rows, send, options.concurrency, on_progress):
                 if isinstance(reply, KovqaError):
                     refusals[number] = str(reply.message)
                 else:
@@ -159,7 +164,7 @@ def _prompt_fields(form: JudgeForm, example: Example) -> dict[str, str]:
 
 def is_korean(answer: str) -> bool:
     """Does an answer hold Korean, or nothing that has a language (digits, punctuation)?"""
-    return bool(_HANGUL.search(answer)) or not any(letter.isalpha() for letter in answer)
+    return has_hangul(answer) or not any(letter.isalpha() for letter in answer)
 
 
 def _make_requests(
@@ -198,49 +203,3 @@ def _judged_row(form: JudgeForm, judge: ServedModel, example: Example, line: Ver
         else message("judge.empty-reply", "its reply is empty")
     )
     return JudgedRow(example, verdict, "" if verdict else problem)
-
-
-def _ask_judge(
-    server: ModelServer,
-    judge: ServedModel,
-    requests: Mapping[int, Mapping[str, object]],
-    images: Mapping[int, Path],
-    concurrency: int,
-    on_progress: OnProgress,
-) -> Iterator[tuple[int, WrittenText | RefusedQuestion | NoText]]:
-    """Replies as they come; the first failure ends it without waiting for the others."""
-    pending, results = queue.SimpleQueue[int](), queue.SimpleQueue[tuple[int, WrittenText | BaseException]]()
-    ended = threading.Event()
-    for number in requests:
-        pending.put(number)
-
-    def report(progress: Progress) -> None:
-        if not ended.is_set():  # a connection that our own end closed is no news
-            on_progress(progress)
-
-    def send_requests() -> None:
-        while not ended.is_set():
-            try:
-                number = pending.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                image = image_data_url(images[number]) if number in images else None
-                reply = request_chat_text(
-                    server, judge.id, str(requests[number]["prompt"]), _MAX_REPLY_TOKENS, image, report
-                )
-                results.put((number, reply))
-            except BaseException as error:
-                results.put((number, error))
-
-    try:
-        for _ in range(min(concurrency, len(requests))):
-            # Daemons: Ctrl-C, or a failure, does not wait for replies under way, which may take minutes.
-            threading.Thread(target=send_requests, daemon=True).start()
-        for _ in requests:
-            number, reply = results.get()
-            if isinstance(reply, BaseException) and not isinstance(reply, RefusedQuestion | NoText):
-                raise reply
-            yield number, reply
-    finally:
-        ended.set()

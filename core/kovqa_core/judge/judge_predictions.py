@@ -23,10 +23,9 @@ def judge_predictions(
     options: JudgeOptions,
     protocol: str = AUTO,
     question_types: Sequence[str] = (),
-    verdicts: Path | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> JudgedAnswers:
-    """What a judge says of a predictions file; every id must be there once.
+    """What a judge says of a predictions file; every id must be there once. Its verdicts are kept beside that file.
 
     Args:
         predictions_path: lines of answers.
@@ -34,7 +33,6 @@ def judge_predictions(
         options: who judges.
         protocol: a name of `JUDGE_FORMS`, or auto: that of the published set the index was made of.
         question_types: only questions of these types; none or "all": every one.
-        verdicts: file of the verdicts; None: beside the predictions.
         on_progress: see `judge_answers`.
 
     Raises:
@@ -48,7 +46,7 @@ def judge_predictions(
         predictions, predictions_path, index_path, question_types, needs_truth=False
     )
     pairs = [(example, predictions.texts[example.id]) for example in examples]
-    file = verdicts or default_verdict_file(predictions_path)
+    file = default_verdict_file(predictions_path)
     return judge_answers(pairs, protocol, options, file, table_image_folder(index_path), on_progress)
 
 
