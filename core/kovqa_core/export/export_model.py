@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,20 +135,34 @@ def _export_step(
                 verify_export(step, partial_folder, options, on_progress, is_rounded=written.is_rounded)
             )
 
-    with output_lock(folder):
-        require_new_folder(folder, has_our_card)
-        write_new_folder(folder, fill, on_progress)
-    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return ExportReport(
         step,
         folder,
-        tuple(files),
+        write_export_folder(folder, fill, on_progress),
         verified[0] if verified else None,
         tuple(notes),
-        None,
-        origin,
-        licence or licence_of_bases(origin),
+        origin=origin,
+        licence=licence or licence_of_bases(origin),
     )
+
+
+def write_export_folder(
+    folder: Path, fill: Callable[[Path], None], on_progress: OnProgress
+) -> tuple[str, ...]:
+    """Write an export, whole or not at all, under its lock.
+
+    Args:
+        folder: see `write_new_folder`; only an export of ours is replaced.
+        fill: writes into an empty folder.
+        on_progress: called with notes.
+
+    Returns:
+        The files, relative to the folder, sorted.
+    """
+    with output_lock(folder):
+        require_new_folder(folder, has_our_card)
+        write_new_folder(folder, fill, on_progress)
+    return tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
 
 
 def has_our_card(folder: Path) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from kovqa_core.data.answers import write_answers
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.export.export_model import ExportReport, has_our_card
+from kovqa_core.export.export_model import ExportReport, has_our_card, write_export_folder
 from kovqa_core.export.model_card import CardScore, licence_of_bases, model_card, score_predictions
 from kovqa_core.export.model_origin import find_model_origin
 from kovqa_core.export.onnx_graphs import OnnxModel, require_onnx_libraries, run_graphs, write_graph
@@ -19,11 +19,10 @@ from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.models.closed_folder import require_closed_folder
-from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.runs.step_lease import hold_found_step
-from kovqa_core.whole_folder import require_new_folder, write_new_folder
+from kovqa_core.whole_folder import require_new_folder
 
 # Family -> module and function that describe its networks.
 ONNX_MODELS = {
@@ -105,14 +104,11 @@ def _export_step(
         card = model_card(step, info, origin, loading, licence, scores, opens_here=False)
         write_text(unfinished / "README.md", card)
 
-    with output_lock(folder):
-        require_new_folder(folder, has_our_card)
-        write_new_folder(folder, fill, on_progress)
-    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    files = write_export_folder(folder, fill, on_progress)
     return ExportReport(
         step,
         folder,
-        tuple(files),
+        files,
         onnx_difference=differences[0],
         origin=origin,
         licence=licence or licence_of_bases(origin),

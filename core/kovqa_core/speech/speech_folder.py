@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from kovqa_core.errors import KovqaError, ModelError
+from kovqa_core.errors import ModelError
 from kovqa_core.machine.gpu_environment import gpu_environment
 from kovqa_core.messages import message
-from kovqa_core.models.closed_folder import error_reason, hub_offline, require_closed_folder
+from kovqa_core.models.closed_folder import hub_offline, require_closed_folder
+from kovqa_core.models.library_errors import library_errors
 from kovqa_core.models.torchvision_compat import load_torchvision
 from kovqa_core.runs.folder import hub_model_folder
 
@@ -107,19 +108,17 @@ def opening(folder: Path) -> Iterator[None]:
     Raises:
         ModelError: it cannot be opened.
     """
-    try:
-        with hub_offline():
-            yield
-    except (KovqaError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # another one for each kind of damage
-        raise ModelError(
+
+    def cannot_be_opened(reason: str) -> ModelError:
+        return ModelError(
             message(
-                "speech.cannot-be-opened", "{folder} cannot be opened ({reason})",
-                folder=folder, reason=error_reason(error),
+                "speech.cannot-be-opened", "{folder} cannot be opened ({reason})", folder=folder, reason=reason
             ),
             message("speech.fetch-again.hint", "fetch it again"),
-        ) from None  # fmt: skip
+        )  # fmt: skip
+
+    with hub_offline(), library_errors(cannot_be_opened):
+        yield
 
 
 @contextlib.contextmanager
@@ -129,15 +128,14 @@ def answering(folder: Path) -> Iterator[None]:
     Raises:
         ModelError: it does.
     """
-    try:
-        yield
-    except (KovqaError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # ids that are no tokens, lengths that do not fit
-        raise ModelError(
+
+    def does_not_answer(reason: str) -> ModelError:  # ids that are no tokens, lengths that do not fit
+        return ModelError(
             message(
-                "speech.does-not-answer", "the model in {folder} fails ({reason})",
-                folder=folder, reason=error_reason(error),
+                "speech.does-not-answer", "the model in {folder} fails ({reason})", folder=folder, reason=reason
             ),
             message("speech.fetch-again.hint", "fetch it again"),
-        ) from None  # fmt: skip
+        )  # fmt: skip
+
+    with library_errors(does_not_answer):
+        yield

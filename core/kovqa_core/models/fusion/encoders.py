@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kovqa_core.errors import KovqaError, ModelError, SettingsError
+from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import error_reason, hub_offline, require_no_way_out
 from kovqa_core.models.fusion.config import EncoderSettings
 from kovqa_core.models.fusion.encoder_files import read_encoder_files
+from kovqa_core.models.library_errors import library_errors
 from kovqa_core.models.torchvision_compat import load_torchvision
 
 # Prefixes of what is not the encoder's own.
@@ -43,27 +44,23 @@ def build_question_encoder(config: EncoderSettings, *, pooled: bool) -> nn.Modul
     load_torchvision()
     from transformers import AutoConfig, AutoModel
 
-    try:
-        require_no_way_out(Path("question_config"), config)
-        settings = AutoConfig.for_model(**config)
-        options = {} if pooled else {"add_pooling_layer": False}
-        with hub_offline():
-            net: nn.Module = AutoModel.from_config(settings, trust_remote_code=False, **options)
-    except (KovqaError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # of whatever kind transformers raises at a wrong setting
-        raise SettingsError(
+    def no_encoder(reason: str) -> SettingsError:
+        return SettingsError(
             message(
-                "fusion.no-question-encoder",
-                "no question encoder {model_type!r}: {error}",
-                model_type=config.get("model_type"),
-                error=error_reason(error),
+                "fusion.no-question-encoder", "no question encoder {model_type!r}: {error}",
+                model_type=config.get("model_type"), error=reason,
             ),
             message(
                 "fusion.no-question-encoder.hint",
                 "use one like XLM-RoBERTa (model_type xlm-roberta, roberta, bert)",
             ),
-        ) from None
+        )  # fmt: skip
+
+    require_no_way_out(Path("question_config"), config)
+    with hub_offline(), library_errors(no_encoder):
+        settings = AutoConfig.for_model(**config)
+        options = {} if pooled else {"add_pooling_layer": False}
+        net: nn.Module = AutoModel.from_config(settings, trust_remote_code=False, **options)
     return net
 
 

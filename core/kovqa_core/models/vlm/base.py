@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from kovqa_core.errors import KovqaError, MachineError, ModelError, SettingsError
+from kovqa_core.errors import MachineError, ModelError, SettingsError
 from kovqa_core.messages import message, shell_quote
 from kovqa_core.models.closed_folder import (
-    error_reason,
     hub_offline,
     read_model_json,
     require_closed_folder,
 )
+from kovqa_core.models.library_errors import library_errors
 from kovqa_core.models.plausible_sizes import require_plausible_sizes
 from kovqa_core.models.tokenizer_json import require_readable_tokenizer, require_tokenizer_json
 from kovqa_core.models.vlm.config import ModelConfig
@@ -170,24 +170,21 @@ def _require_token_ids(file: Path) -> None:
 @contextlib.contextmanager
 def _opening(path: Path) -> Iterator[None]:
     """Whatever a library raises at a damaged file, or one that wants code to run, as a `ModelError` naming it."""
-    try:
-        yield
-    except (KovqaError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # another one for each kind of damage
-        raise ModelError(
+
+    def cannot_be_opened(reason: str) -> ModelError:
+        return ModelError(
             message(
-                "vlm.base-cannot-be-opened",
-                "{folder} cannot be opened ({reason})",
-                folder=path,
-                reason=error_reason(error),
+                "vlm.base-cannot-be-opened", "{folder} cannot be opened ({reason})", folder=path, reason=reason
             ),
             message(
                 "vlm.base-cannot-be-opened.hint",
                 "fetch the whole folder again; it must be an image-text-to-text model of transformers, and code of its "
                 "own runs only with --trust-remote-code",
             ),
-        ) from None
+        )  # fmt: skip
+
+    with library_errors(cannot_be_opened):
+        yield
 
 
 def _require_llava_without_extras(folder: Path, net: HfNetwork, unexpected: Iterable[str]) -> None:
