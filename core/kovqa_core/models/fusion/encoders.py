@@ -56,8 +56,8 @@ def build_question_encoder(config: EncoderSettings, *, pooled: bool) -> nn.Modul
             ),
         )  # fmt: skip
 
-    require_no_way_out(Path("question_config"), config)
     with hub_offline(), library_errors(no_encoder):
+        require_no_way_out(Path("question_config"), config)
         settings = AutoConfig.for_model(**config)
         options = {} if pooled else {"add_pooling_layer": False}
         net: nn.Module = AutoModel.from_config(settings, trust_remote_code=False, **options)
