@@ -21,6 +21,8 @@ from kovqa_core.index.report import read_report
 from kovqa_core.messages import Message, message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
+_SCORING = message("evaluate.scoring", "scoring")
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -78,16 +80,11 @@ def evaluate_file(
             judged protocol without points.
     """
     predictions = read_predictions(predictions_path)
-    if predictions.task == "caption":
-        unused = {"--normalise": rule is not None, "--protocol": protocol != AUTO}
-        contents = message("evaluate.captions", "captions")
-    else:
-        unused = {"--tokens": tokens != "auto"}
-        contents = message("evaluate.answers", "answers")
-    _refuse_unused_options([option for option, given in unused.items() if given], contents, predictions_path)
+    of_captions = predictions.task == "caption"
+    _refuse_unused(predictions_path, rule, tokens, protocol, of_captions=of_captions)
     benchmark = find_benchmark(index_path)
     # Whoever names a normal form or a protocol wants that one.
-    takes_own = predictions.task != "caption" and protocol == AUTO and rule is None
+    takes_own = not of_captions and protocol == AUTO and rule is None
     own_protocol = benchmark if takes_own else None
     protocol = own_protocol.protocol if own_protocol else protocol
     needs_truth = protocol not in JUDGED_PROTOCOLS  # a judge has something else to go by
@@ -96,35 +93,15 @@ def evaluate_file(
     )
     if points is not None:  # who judged has said which ones have none
         examples = [example for example in examples if example.id in points]
-    stage, abstention = message("evaluate.scoring", "scoring"), None
-    if predictions.task == "caption":
-        captioned = list(report_rows(examples, stage, on_progress))
-        ids = [example.id for example in captioned]
-        references = [example.captions for example in captioned]
-        captions = [predictions.texts[id] for id in ids]
-        scores: AnswerScores | CaptionScores = score_captions(ids, references, captions, tokens)
+    abstention = None
+    if of_captions:
+        scores: AnswerScores | CaptionScores = _score_captions(predictions, examples, tokens, on_progress)
     else:
-        some = question_types and ALL_TYPES not in question_types
-        # A group's score is that of all its types: with some left out it would be another number under the same name.
-        groups = {
-            name: members
-            for name, members in read_type_groups(index_path).items()
-            if not some or set(members) <= set(question_types)
-        }
-        with_unknown: list[Example] = []
-
-        def answered_pairs() -> Iterator[tuple[Example, str]]:
-            for example in report_rows(examples, stage, on_progress):
-                if example.unknown:
-                    with_unknown.append(
-                        example
-                    )  # kept here: reading a split twice takes as long as scoring it
-                yield example, predictions.texts[example.id]
-
+        groups = _whole_groups(index_path, question_types)
         columns = benchmark.score_columns if benchmark else ()
-        scores = score_answers(
-            answered_pairs(), rule, groups, protocol=protocol, points=points, columns=columns
-        )
+        with_unknown: list[Example] = []  # kept: reading a split twice takes as long as scoring it
+        pairs = _answered_pairs(predictions, examples, with_unknown, on_progress)
+        scores = score_answers(pairs, rule, groups, protocol=protocol, points=points, columns=columns)
         abstention = score_abstention(
             with_unknown, predictions.texts, predictions.confidence, predictions.abstained_from
         )
@@ -140,8 +117,48 @@ def find_benchmark(index_path: Path) -> BenchmarkSet | None:
     return BENCHMARK_SETS.get(read_report(index_path.parent).source) if is_index_file(index_path) else None
 
 
-def _refuse_unused_options(options: Sequence[str], contents: str, path: Path) -> None:
+def _score_captions(
+    predictions: Predictions, examples: Sequence[Example], tokens: str, on_progress: OnProgress
+) -> CaptionScores:
+    captioned = list(report_rows(examples, _SCORING, on_progress))
+    ids = [example.id for example in captioned]
+    references = [example.captions for example in captioned]
+    return score_captions(ids, references, [predictions.texts[id] for id in ids], tokens)
+
+
+def _answered_pairs(
+    predictions: Predictions,
+    examples: Sequence[Example],
+    with_unknown: list[Example],
+    on_progress: OnProgress,
+) -> Iterator[tuple[Example, str]]:
+    """Examples and their answers; those that have a choice that means "unknown" are put into the list."""
+    for example in report_rows(examples, _SCORING, on_progress):
+        if example.unknown:
+            with_unknown.append(example)
+        yield example, predictions.texts[example.id]
+
+
+def _whole_groups(index_path: Path, question_types: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The index's groups of question types of which none is left out."""
+    some = question_types and ALL_TYPES not in question_types
+    # A group's score is that of all its types: with some left out it would be another number under the same name.
+    return {
+        name: members
+        for name, members in read_type_groups(index_path).items()
+        if not some or set(members) <= set(question_types)
+    }
+
+
+def _refuse_unused(path: Path, rule: str | None, tokens: str, protocol: str, *, of_captions: bool) -> None:
     """Options that would be ignored are an error: somebody expects another number."""
+    if of_captions:
+        unused = {"--normalise": rule is not None, "--protocol": protocol != AUTO}
+        contents = message("evaluate.captions", "captions")
+    else:
+        unused = {"--tokens": tokens != "auto"}
+        contents = message("evaluate.answers", "answers")
+    options = [option for option, is_given in unused.items() if is_given]
     if options:
         raise SettingsError(
             message(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from kovqa_core.answer.chat_completions import NoText, WrittenText, image_data_url, request_chat_text
 from kovqa_core.answer.parallel_requests import send_in_parallel
 from kovqa_core.answer.server_requests import (
+    ModelServer,
     RefusedQuestion,
     ServedModel,
     connect_server,
@@ -110,30 +112,20 @@ def judge_answers(
         known = read_verdict_file(verdicts)
         keys = {number: request_key(options.url, judge.id, request) for number, request in requests.items()}
         open_rows = [number for number, key in keys.items() if key not in known]
-        verdicts.parent.mkdir(parents=True, exist_ok=True)
-        refusals = dict[int, str]()  # not kept in the file: a server may be set up otherwise the next time
-        stage = message("judge.judging", "judging")
         images = {number: image_folder / pairs[number][0].image for number in open_rows if judge.is_kovqa}
+        send = partial(_request_verdict, server, judge.id, requests, images)
+        refusals = dict[int, str]()  # not kept in the file: a server may be set up otherwise the next time
+        verdicts.parent.mkdir(parents=True, exist_ok=True)
         with disk_errors(verdicts), verdicts.open("ab") as stream:
-            done = len(keys) - len(open_rows)
-
-            def send(number: int, on_notice: OnProgress) -> WrittenText | RefusedQuestion | NoText:
-                prompt = str(requests[number]["prompt"])
-                image = image_data_url(images[number]) if number in images else None
-                try:
-                    return request_chat_text(server, judge.id, prompt, _MAX_REPLY_TOKENS, image, on_notice)
-                except (RefusedQuestion, NoText) as fault:  # of this row alone
-                    return fault
-
-            for number, reply in send_in_parallel(open_rows, send, options.concurrency, on_progress):
+            replies = send_in_parallel(open_rows, send, options.concurrency, on_progress)
+            for done, (number, reply) in enumerate(replies, len(keys) - len(open_rows) + 1):
                 if isinstance(reply, KovqaError):
                     refusals[number] = str(reply.message)
                 else:
                     line = VerdictLine(keys[number], pairs[number][0].id, judge.id, reply.text, reply.is_cut)
                     append_verdict(stream, line)
                     known[line.key] = line
-                done += 1
-                on_progress(Progress(stage, done, len(keys)))
+                on_progress(Progress(message("judge.judging", "judging"), done, len(keys)))
     rows = [
         JudgedRow(example, None, refusals[number])
         if number in refusals
@@ -142,6 +134,23 @@ def judge_answers(
     ]
     not_korean = [pairs[number][0].id for number in range(len(pairs)) if number not in keys]
     return JudgedAnswers(judge.id, protocol, judge.is_kovqa, rows, len(open_rows), not_korean)
+
+
+def _request_verdict(
+    server: ModelServer,
+    judge: str,
+    requests: Mapping[int, Mapping[str, object]],
+    images: Mapping[int, Path],
+    number: int,
+    on_notice: OnProgress,
+) -> WrittenText | RefusedQuestion | NoText:
+    """What a judge writes of a row, or why it does not, where that is the row's own fault."""
+    image = image_data_url(images[number]) if number in images else None
+    prompt = str(requests[number]["prompt"])
+    try:
+        return request_chat_text(server, judge, prompt, _MAX_REPLY_TOKENS, image, on_notice)
+    except (RefusedQuestion, NoText) as fault:
+        return fault
 
 
 def _prompt_fields(form: JudgeForm, example: Example) -> dict[str, str]:
