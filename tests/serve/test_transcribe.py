@@ -87,7 +87,7 @@ def test_a_question_is_recorded_looked_over_and_asked(
     assert axe_violations(tab) == []
     tab.click("#record")
     tab.wait_for_selector("#record[aria-pressed=true]")
-    tab.wait_for_timeout(1100)
+    tab.wait_for_timeout(2000)
     tab.click("#record")
     expect(tab.locator("#question")).to_have_value(re.compile("초인가요"))
     assert 0.5 < float(tab.input_value("#question").removesuffix("초인가요?")) < 3
