@@ -5,7 +5,7 @@
 Rows come in the order of what they tell. A row is begun only if it fits into what is left of the budget (its
 usual time on an H100, longer in proportion on a slower card), and the file is written anew after every row: whole
 or not at all, so that a run that is cut off leaves what it has measured. Without --output it goes into
-docs/gpu/CARD.json, of which `bench/gpu_table.py` makes the README's table. docs/gpu/README.md says what each row
+docs/gpu/CARD.json, of which `bench/gpu_table.py` makes the table of docs/measured.md. docs/gpu/README.md says what each row
 means. With --device cpu all shapes are tiny: no figure of that means anything, but everything still runs.
 """
 

@@ -1,9 +1,9 @@
-"""The README's table of figures from GPUs, made of the files in docs/gpu.
+"""The table of figures from GPUs in docs/measured.md, made of the files in docs/gpu.
 
     python bench/gpu_table.py [--check]
 
-Writes between the two marks in README.md and README.ko.md. Without a single file it says there that no GPU has been
-measured yet, and what is expected. --check writes nothing and fails where a README is not as the files say.
+Writes between the two marks in docs/measured.md and docs/measured.ko.md. Without a single file it says there that no
+GPU has been measured yet, and what is expected. --check writes nothing and fails where a page is not as the files say.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ KOREAN = Words(
     },
     "마이크로배치, 사분위수, 메모리는 docs/gpu/CARD.json에, 각 행의 뜻은 docs/gpu/README.md에 있습니다.",
 )
-PAGES = {"README.md": ENGLISH, "README.ko.md": KOREAN}
+PAGES = {"docs/measured.md": ENGLISH, "docs/measured.ko.md": KOREAN}
 
 
 def contestant(report: Mapping[str, Any], row: int, name: str) -> Mapping[str, Any] | None:
@@ -83,7 +83,7 @@ def rate(report: Mapping[str, Any], row: int, name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """As both READMEs write it."""
+    """As both pages write it."""
     return f"{100 * share:.0f} %"
 
 

@@ -1,4 +1,4 @@
-"""The README's figures from GPUs are those in docs/gpu, in both languages."""
+"""The figures from GPUs in docs/measured.md are those in docs/gpu, in both languages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REPORT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_readmes_show_what_was_measured(table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_show_what_was_measured(table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gpu_table.py", "--check"])
     table.main()
 

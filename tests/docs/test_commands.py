@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,7 @@ import pytest
 import typer
 
 from kovqa_cli.main import app
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "README.ko.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+from tests.docs.pages import PAGES, ROOT
 
 
 def shown_commands(page: Path) -> Iterator[str]:
@@ -99,44 +91,6 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
     assert unknown_words(["trian", "-r", "tiny"]) == ["trian"]
     assert unknown_words(["runs", "show", "--everything"]) == ["--everything"]
     assert unknown_words(["train", "-r", "tiny", "--set", "optim.lr=1e-5"]) == []
-
-
-def test_both_readmes_show_the_same_commands() -> None:
-    """In their code blocks: whoever reads Korean types what whoever reads English types."""
-
-    def in_blocks(page: Path) -> list[list[str]]:
-        blocks = re.findall(r"^```[^\n]*\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-        return [words for block in blocks for line in block.splitlines() for words in kovqa_words(line)]
-
-    assert in_blocks(ROOT / "README.md") == in_blocks(ROOT / "README.ko.md")
-
-
-def sections(page: Path) -> list[list[int]]:
-    """Level of each heading, with the numbers of columns of the table rows and the code blocks below it."""
-    found: list[list[int]] = []
-    in_block = False
-    for line in page.read_text("utf-8").splitlines():
-        if line.startswith("```"):
-            in_block = not in_block
-            found[-1].append(0)
-        elif not in_block and line.startswith("#"):
-            found.append([line.count("#")])
-        elif line.startswith("|"):
-            found[-1].append(line.count("|"))
-    return found
-
-
-def test_both_readmes_have_the_same_sections_tables_and_blocks() -> None:
-    assert sections(ROOT / "README.md") == sections(ROOT / "README.ko.md")
-
-
-def test_both_readmes_give_the_same_measurements() -> None:
-    """Decimal numbers and percentages, but not those of large counts: Korean writes 750만 for 7.5 M."""
-
-    def measurements(page: Path) -> Counter[str]:
-        return Counter(re.findall(r"\d+\.\d+(?!\d| M\b| billion)|\d+ %", page.read_text("utf-8")))
-
-    assert measurements(ROOT / "README.md") == measurements(ROOT / "README.ko.md")
 
 
 def named_files(page: Path) -> set[str]:
