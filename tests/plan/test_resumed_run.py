@@ -411,3 +411,16 @@ def test_who_watches_may_be_another_at_a_resume(resume: Plan, stopped: Path) -> 
     assert planned.origin["recipe.train.track"] == "--set train.track=[]"
     assert "without --change" in refusal(resume, stopped, changes=["train.track=[wandb]"])
     assert "did you mean trackio?" in refusal(resume, stopped, sets=["train.track=[trackoi]"])
+
+
+def test_a_run_begun_with_epochs_for_steps_goes_on_by_the_same_command(
+    plan: Plan, resume: Plan, tmp_path: Path
+) -> None:
+    folder, typed = tmp_path / "run", [*SMALL, "optim.epochs=2"]
+    begun = plan(folder, sets=typed)
+    assert any("--set optim.epochs=2 replaces optim.steps 4000" in note for note in begun.notes)
+    with claim_planned_run(begun, pytest.fail):
+        pass
+    leave_checkpoint(folder, 2)
+    assert plan(folder, sets=typed, resume=True).run.recipe.optim.epochs == 2
+    assert "begin a new run" in refusal(resume, folder, sets=[*SMALL, "optim.steps=9"])

@@ -117,3 +117,9 @@ def test_a_name_is_no_way_out_of_the_folder(kovqa: Kovqa, home: Path) -> None:
     done = kovqa("recipes", "new", "a b", "--from", "tiny", KOVQA_HOME=home)
     assert done.returncode == 2
     assert "is not a name" in done.stderr
+
+
+def test_a_new_recipe_with_epochs_has_no_steps(tmp_path: Path) -> None:
+    path = new_settings("recipes", str(tmp_path / "에폭.yaml"), "tiny", ["optim.epochs=3"])
+    assert load_recipe(str(path)).optim.epochs == 3
+    assert load_recipe(str(path)).optim.steps is None

@@ -160,3 +160,54 @@ def test_a_run_file_of_before_the_manifest_is_still_read(tmp_path: Path) -> None
     path = write_run(make_run(settings.recipe, settings.profile, tmp_path / "run", []))
     path.write_text(path.read_text("utf-8") + "versions:\n  python: 3.11.7\n", "utf-8")
     assert read_run(path).recipe == settings.recipe
+
+
+# ------------------------------------------------------------------- one thing in two units
+
+
+def test_the_unit_that_is_given_last_counts() -> None:
+    assert load_recipe("tiny").optim.steps
+    settings = resolve_settings("tiny", "cpu", ["optim.epochs=3", "optim.warmup_epochs=0.5"])
+    optim = settings.recipe.optim
+    assert (optim.epochs, optim.steps, optim.warmup_epochs, optim.warmup_steps) == (3, None, 0.5, 0)
+    assert settings.origin["recipe.optim.steps"] == "--set optim.epochs=3"
+    steps, warmup = settings.replaced
+    assert (steps.key, steps.value, steps.by_place) == ("optim.steps", 4000, "--set optim.epochs=3")
+    assert "tiny.yaml:" in steps.place
+    assert warmup.key == "optim.warmup_steps"
+
+
+def test_the_other_way_round_and_through_every_layer() -> None:
+    variable = {"KOVQA_OPTIM__EPOCHS": "3"}
+    assert resolve_settings("tiny", "cpu", environ=variable).recipe.optim.epochs == 3
+    optim = resolve_settings(
+        "kobeit3", "cpu", ["optim.steps=7", "optim.warmup_steps=0"], None, variable
+    ).recipe.optim
+    assert (optim.epochs, optim.steps, optim.warmup_epochs, optim.warmup_steps) == (None, 7, 0.0, 0)
+
+
+def test_an_evaluation_by_epochs_replaces_one_by_steps() -> None:
+    assert resolve_settings("tiny", "cpu", ["eval.every_epochs=2"]).recipe.eval.every_steps is None
+    both = resolve_settings("tiny", "cpu", ["eval.every_epochs=2", "eval.every_steps=5"])
+    assert (both.recipe.eval.every_steps, both.replaced) == (5, [])
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["optim.epochs=3", "optim.steps=9"],
+        ["optim.warmup_steps=3", "optim.warmup_epochs=1"],
+        ["optim={epochs: 3, steps: 9}"],
+    ],
+)
+def test_both_units_at_once_are_refused_by_name(sets: list[str]) -> None:
+    with pytest.raises(SettingsError, match="say the same in two units") as refused:
+        resolve_settings("tiny", "cpu", sets)
+    assert all(f"--set {text}" in refused.value.message for text in sets)
+
+
+def test_a_unit_that_says_nothing_is_no_second_one() -> None:
+    """As it had to be typed before."""
+    sets = ["optim.epochs=null", "optim.steps=9", "optim.warmup_epochs=0", "optim.warmup_steps=4"]
+    optim = resolve_settings("kobeit3", "cpu", sets).recipe.optim
+    assert (optim.epochs, optim.steps, optim.warmup_epochs, optim.warmup_steps) == (None, 9, 0.0, 4)

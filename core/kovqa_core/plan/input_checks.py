@@ -16,7 +16,7 @@ from kovqa_core.settings.code_consent import TRUST_FLAG, TRUST_SETTING, set_code
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import ResolvedSettings, is_typed
 from kovqa_core.settings.run import RUN_FILE, Run, part_origin, setting_origin
-from kovqa_core.settings.strict_yaml import SettingsDocument
+from kovqa_core.settings.strict_yaml import SettingsDocument, inline_yaml
 
 
 def input_checks(settings: ResolvedSettings) -> list[Callable[[], object]]:
@@ -101,6 +101,21 @@ def stored_consent_notes(stored: Run, settings: ResolvedSettings) -> list[Messag
             file=stored.folder / RUN_FILE,
             flag=TRUST_FLAG,
         )
+    ]
+
+
+def replaced_notes(settings: ResolvedSettings) -> list[Message]:
+    """Which settings of the recipe do not count, because their other unit was typed: steps by epochs, and so on."""
+    return [
+        message(
+            "plan.replaced-setting",
+            "{by} replaces {key} {value} ({place})",
+            by=each.by_place,
+            key=each.key,
+            value=inline_yaml(each.value),
+            place=each.place,
+        )
+        for each in settings.replaced
     ]
 
 

@@ -211,7 +211,11 @@ def _other_settings_error(run: Run, folder: Path, others: Sequence[_OtherSetting
             named=named,
             count=len(others) - _MAX_NAMED_SETTINGS,
         )
-    changeable = [other for other in others if other.key in CHANGEABLE_KEYS]
+    changeable = [
+        other
+        for other in others
+        if (other.key in CHANGEABLE_KEYS and other.key not in _LENGTH_KEYS) or other.key == _length_key(run)
+    ]
     if len(changeable) == len(others):
         hint = message(
             "plan.change-setting.hint",
@@ -360,9 +364,14 @@ def _require_changeable(run: Run, key: str) -> None:
                 keys=", ".join(CHANGEABLE_KEYS),
             ),
         )
-    used = "optim.steps" if run.recipe.optim.steps else "optim.epochs"
+    used = _length_key(run)
     if key in _LENGTH_KEYS and key != used:
         raise SettingsError(
             message("plan.other-length", "--change {key}: this run's length is {used}", key=key, used=used),
             message("plan.other-length.hint", "change that one: --change {used}=N", used=used),
         )
+
+
+def _length_key(run: Run) -> str:
+    """By which of both units a run knows its length."""
+    return "optim.steps" if run.recipe.optim.steps else "optim.epochs"

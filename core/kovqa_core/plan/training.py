@@ -34,6 +34,7 @@ from kovqa_core.plan.batch_notes import (
 from kovqa_core.plan.input_checks import (
     input_checks,
     left_to_node_setup,
+    replaced_notes,
     require_falling_rate,
     require_typed_code_consent,
     stored_consent_notes,
@@ -305,7 +306,11 @@ def check_and_plan(
         result=read_result(folder),
         memory_plan=memory_plan,
         warnings=[*pinned.notes, *micro_batch_warnings(run), *other_gpu_warnings(run.profile)],
-        notes=[*batch_notes(run), *tracking_notes(track, folder, {**os.environ, **profile.env})],
+        notes=[
+            *replaced_notes(settings),
+            *batch_notes(run),
+            *tracking_notes(track, folder, {**os.environ, **profile.env}),
+        ],
         state=state,
         trust_code=trust_code,
     )

@@ -21,6 +21,7 @@ from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.paths import kovqa_home, settings_files
 from kovqa_core.progress import OnProgress, ignore_progress
+from kovqa_core.settings.alternative_keys import replace_alternatives
 from kovqa_core.settings.overrides import RenamedKeys, apply_overrides, renamed_path, with_new_names
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
@@ -65,6 +66,11 @@ def new_settings(
     """
     source_file, stem = find_settings(kind, source), Path(name).stem if is_settings_path(name) else name
     changed = override_settings(kind, rename_keys(kind, read_yaml(source_file)), sets, "--set")
+    if kind == "recipes":  # a copy with other epochs has no steps
+        changed, replaced = replace_alternatives(changed, {f"--set {text}" for text in sets})
+        in_file = [*sets, *(each.assignment for each in replaced)]
+    else:
+        in_file = list(sets)
     document = SettingsDocument({**changed.values, "name": stem}, changed.origin)
     build_settings(SETTINGS_CLASSES[kind], document)
     if check:
@@ -73,7 +79,7 @@ def new_settings(
     heading = f"{source}{' with ' if sets else ''}{', '.join(sets)}"
     heading = " ".join(heading.split())  # one line, whatever was typed
     renamed = settings_keys(kind, document)
-    text = edit_yaml_text(read_text(source_file), str(source_file), [*sets, *new_name], renamed)
+    text = edit_yaml_text(read_text(source_file), str(source_file), [*in_file, *new_name], renamed)
     return save_settings(kind, name, f"# {heading}\n{text}", force=force, on_progress=on_progress)
 
 

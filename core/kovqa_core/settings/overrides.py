@@ -49,8 +49,8 @@ def apply_overrides(
             raise _named_twice(typed, place, prefix, path)
         # Old names may stand inside of the value too: model={image: 224}.
         alone = SettingsDocument(_nest_value(typed_path, value), {typed_path: typed})
-        value = _value_at(with_new_names(alone, renamed, prefix).values, path)
-        _put_value(values, path, value, typed)
+        value = value_at(with_new_names(alone, renamed, prefix).values, path)
+        _put_in_place(values, path, value, typed)
         # Values below the path are replaced with it, and so is the memory of where they came from.
         places = {known: place for known, place in places.items() if known[: len(path)] != path}
         places[path] = typed
@@ -70,7 +70,7 @@ def _read_assignment(assignment: str, typed: str) -> tuple[tuple[str, ...], Yaml
     return tuple(key.strip().split(".")), parse_yaml(f"value: {text}", typed).values["value"]
 
 
-def _put_value(values: YamlMapping, path: tuple[str, ...], value: YamlValue, typed: str) -> None:
+def _put_in_place(values: YamlMapping, path: tuple[str, ...], value: YamlValue, typed: str) -> None:
     """Set a value in place, with the mappings on the way to it."""
     inside = values
     for key in path[:-1]:
@@ -85,6 +85,13 @@ def _put_value(values: YamlMapping, path: tuple[str, ...], value: YamlValue, typ
     inside[path[-1]] = value
 
 
+def put_value(document: SettingsDocument, path: KeyPath, value: YamlValue, place: str) -> SettingsDocument:
+    """A document with one value changed, which came from a place."""
+    values = _copy_nested(document.values)
+    _put_in_place(values, tuple(map(str, path)), value, place)
+    return SettingsDocument(values, {**document.origin, path: place})
+
+
 def _nest_value(path: tuple[str, ...], value: YamlValue) -> YamlMapping:
     """{"a": {"b": value}} for the path ("a", "b")."""
     *outer, last = path
@@ -94,7 +101,7 @@ def _nest_value(path: tuple[str, ...], value: YamlValue) -> YamlMapping:
     return nested
 
 
-def _value_at(values: YamlValue, path: KeyPath) -> YamlValue:
+def value_at(values: YamlValue, path: KeyPath) -> YamlValue:
     """What stands at a path; None where there is no such path."""
     for key in path:
         values = values.get(str(key)) if isinstance(values, dict) else None
@@ -128,7 +135,7 @@ def with_new_names(
         SettingsError: a key under its old and its new name.
     """
     for old, name in renamed.items():
-        new, siblings = (*old[:-1], name), _value_at(document.values, old[:-1])
+        new, siblings = (*old[:-1], name), value_at(document.values, old[:-1])
         if not isinstance(siblings, dict) or old[-1] not in siblings:
             continue
         place = document.where(old)

@@ -10,6 +10,7 @@ from pathlib import Path
 from kovqa_core.errors import SettingsError, unknown_name_error
 from kovqa_core.messages import message
 from kovqa_core.paths import settings_files
+from kovqa_core.settings.alternative_keys import ReplacedSetting, replace_alternatives
 from kovqa_core.settings.code_consent import TRUST_FLAG, TRUST_SETTING
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
@@ -74,11 +75,16 @@ def load_document(kind: Kind, name: str) -> SettingsDocument:
 
 @dataclass(frozen=True)
 class ResolvedSettings:
-    """Both documents of a run, resolved, and where each value came from."""
+    """Both documents of a run, resolved, and where each value came from.
+
+    Attributes:
+        replaced: settings that were put aside by their other unit, like a recipe's steps by `--set optim.epochs=3`.
+    """
 
     recipe: Recipe
     profile: Profile
     origin: dict[str, str]
+    replaced: Sequence[ReplacedSetting] = ()
 
 
 def resolve_settings(
@@ -135,12 +141,15 @@ def override_documents(
         {text: f"--set {text}" for text in list(dict.fromkeys(reversed(sets)))[::-1]},
         {_flag_assignment(key, value): _flag_place(key, value, environ) for key, value in flags.items()},
     ]
+    replaced: list[ReplacedSetting] = []
     for layer in layers:
         of_profile = {a.removeprefix("profile."): at for a, at in layer.items() if a.startswith("profile.")}
         of_recipe = {a: at for a, at in layer.items() if not a.startswith("profile.")}
         _require_no_machine(of_profile)
         profile = override_settings("profiles", profile, of_profile, of_profile, "profile.")
         recipe = override_settings("recipes", recipe, of_recipe, of_recipe)
+        recipe, replaced_here = replace_alternatives(recipe, set(of_recipe.values()))
+        replaced += replaced_here
     return ResolvedSettings(
         build_settings(Recipe, recipe),
         build_settings(Profile, profile),
@@ -150,6 +159,7 @@ def override_documents(
             for path, place in document.origin.items()
             if path
         },
+        replaced,
     )
 
 
