@@ -1,4 +1,4 @@
-"""kovqa runs: lists trainings, shows one, compares two, draws them, repeats one, and verifies what was written."""
+"""kovqa runs: lists trainings, shows one, compares two, draws them, repeats, verifies and removes them."""
 
 from __future__ import annotations
 
@@ -139,6 +139,39 @@ def verify_runs(
         verified = [verify_run(folder, on_progress) for folder in folders]
     verify.print_verifications(verified, root, as_json=json, quiet=quiet)
     require_verified(verified)
+
+
+@runs_app.command("rm")
+def remove_runs(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs: names below runs/, or paths.",
+            autocompletion=completion.complete_run_name,
+        ),
+    ],
+    *,
+    root: RootOption = DEFAULT_ROOT,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show what would be removed; remove nothing.")
+    ] = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Remove runs with all their checkpoints, for good.
+
+    Asks first. A run that is training, queued or being read stays, and then all others do, too.
+    """
+    from kovqa_core.runs.remove import plan_removal, remove_run
+
+    from kovqa_cli.output import remove_runs as output
+
+    removable = plan_removal(runs, root)
+    is_wanted = not dry_run and (yes or output.confirm_removal(removable))
+    for run in removable if is_wanted else ():
+        remove_run(run)
+    output.print_removed(removable, is_done=is_wanted, dry_run=dry_run, as_json=json, quiet=quiet)
 
 
 @runs_app.command("rerun")

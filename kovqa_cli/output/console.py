@@ -121,6 +121,11 @@ def print_report(
         print_tables()
 
 
+def is_somebody_there() -> bool:
+    """Is there somebody at a terminal who can answer a question?"""
+    return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("CI", "") in ("", "false")
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """A rich console; NO_COLOR, FORCE_COLOR and COLUMNS are its own business."""
     from rich.console import Console

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ import typer
 from kovqa_core.messages import message
 
 from kovqa_cli.output.console import (
+    is_somebody_there,
     print_json,
     print_note,
     print_outcome,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 def confirm_terms(terms: str) -> bool:
     """Show terms of use; ask for agreement where somebody can answer."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("CI", "") not in ("", "false"):
+    if not is_somebody_there():
         return False
     print_note(terms)
     return typer.confirm(message("cli.accept-terms", "Do you accept these terms?"), err=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,14 @@ import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message, shell_quote
 
-from kovqa_cli.output.console import print_note, print_outcome, print_warnings, shell_path, short_path
+from kovqa_cli.output.console import (
+    is_somebody_there,
+    print_note,
+    print_outcome,
+    print_warnings,
+    shell_path,
+    short_path,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.export.export_model import ExportReport
@@ -138,7 +143,7 @@ def require_somebody_to_ask() -> None:
     Raises:
         SettingsError: there is no terminal.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("CI", "") not in ("", "false"):
+    if not is_somebody_there():
         raise SettingsError(
             message("export.nobody-to-ask", "--push asks before it sends anything, and there is no terminal"),
             message("export.nobody-to-ask.hint", "say --yes, or run it in a terminal"),

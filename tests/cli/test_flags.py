@@ -78,6 +78,7 @@ FLAGS = {
     "runs show": "--root --json --quiet -q",
     "runs diff": "--root --json --quiet -q",
     "runs verify": "--root --json --quiet -q",
+    "runs rm": "--root --yes -y --dry-run -n --json --quiet -q",
     "runs rerun": "--root --output -o --force --trust-run --trust-remote-code --dry-run -n --json --quiet -q",
 }
 

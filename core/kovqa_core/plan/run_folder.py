@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.errors import SettingsError, unknown_name_error
+from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_bytes
 from kovqa_core.launch.launchers.protocol import JOB_SCRIPT
 from kovqa_core.messages import Message, message
@@ -20,6 +20,7 @@ from kovqa_core.runs.folder import (
     is_run_active,
     was_launched,
 )
+from kovqa_core.runs.near_runs import with_near_runs
 from kovqa_core.runs.validation_samples import SAMPLES_FILE
 from kovqa_core.settings.run import RUN_FILE
 
@@ -77,12 +78,9 @@ def choose_run_folder(folder: Path | None, recipe: str, *, resume: bool) -> Path
 
 
 def unknown_run_error(folder: Path) -> SettingsError:
-    """The error for `--resume -o FOLDER` where there is no run; it names those beside it."""
-    beside = {path.parent for root in (folder.parent, RUNS_FOLDER) for path in root.glob(f"*/{RUN_FILE}")}
-    return unknown_name_error(
-        message("plan.no-such-run", "no run in {folder}", folder=folder),
-        str(folder),
-        [str(path) for path in beside],
+    """The error for `--resume -o FOLDER` where there is no run; it names those beside it that are called alike."""
+    return SettingsError(
+        with_near_runs(message("plan.no-such-run", "no run in {folder}", folder=folder), folder, RUNS_FOLDER),
         message("plan.no-such-run.hint", "check -o; to begin a run there, name its recipe: -r RECIPE"),
     )
 

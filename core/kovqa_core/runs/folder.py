@@ -193,8 +193,11 @@ def find_model_folder(model: Path | None, task: str) -> Path:
             ),
         )
     if step is None:
+        from kovqa_core.runs.near_runs import with_near_runs
+
+        problem = message("runs.no-model", "no kovqa model in {folder}", folder=model)
         raise ModelError(
-            message("runs.no-model", "no kovqa model in {folder}", folder=model),
+            problem if os.path.lexists(model) else with_near_runs(problem, model, RUNS_FOLDER),
             message("runs.no-model.hint", "name a run folder or one of its step folders"),
         )
     return step

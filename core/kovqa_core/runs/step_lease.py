@@ -70,6 +70,17 @@ def remove_unread_step(step: Path) -> bool:
     return not step.exists()
 
 
+def is_step_read(step: Path) -> bool:
+    """Does somebody hold a step folder who reads it?"""
+    handle = _open_locked_file(step, os.O_RDWR)
+    if handle is None:
+        return False
+    try:
+        return not _flock(handle, fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
+
+
 def _open_locked_file(step: Path, flags: int) -> int | None:
     for path, mode in ((step / _LOCKED_FILE, flags), (step, os.O_RDONLY)):
         with contextlib.suppress(OSError):

@@ -5,12 +5,12 @@ Run folders may be half written, broken, or of another version: nothing here fai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from kovqa_core.errors import KovqaError, unknown_name_error
+from kovqa_core.errors import KovqaError
 from kovqa_core.evaluate.metrics import metric_name
 from kovqa_core.messages import Message, message
 from kovqa_core.paths import settings_files
@@ -37,6 +37,7 @@ from kovqa_core.runs.log_file import (
     read_logged_events,
 )
 from kovqa_core.runs.manifest import RunLaunch
+from kovqa_core.runs.near_runs import unknown_run_name_error
 from kovqa_core.runs.resume_point import checkpoint_problem
 from kovqa_core.runs.slurm_job import SlurmJob, SlurmJobState, query_job_states, read_slurm_job
 from kovqa_core.runs.step_folders import list_step_folders
@@ -142,9 +143,17 @@ class RunDetails:
 
 def all_runs(root: Path = RUNS_FOLDER) -> list[RunSummary]:
     """The runs right below a folder, newest first; half and broken ones too, but not what a dry run left."""
-    summaries = _with_job_states([summarise_run(folder) for folder in _run_folders(root)])
-    summaries = [run for run in summaries if run.state != "planned" or was_launched(run.folder)]
+    summaries = [
+        run
+        for run in summarise_runs(_run_folders(root))
+        if run.state != "planned" or was_launched(run.folder)
+    ]
     return sorted(summaries, key=lambda summary: (-summary.begun, summary.folder.name))
+
+
+def summarise_runs(folders: Iterable[Path]) -> list[RunSummary]:
+    """Runs in one line each, with the states of their SLURM jobs; never fails."""
+    return _with_job_states([summarise_run(folder) for folder in folders])
 
 
 def find_run(name: str, root: Path = RUNS_FOLDER) -> Path:
@@ -157,18 +166,7 @@ def find_run(name: str, root: Path = RUNS_FOLDER) -> Path:
     for folder in (path, *([path.parent] if path.exists() else []), root / name):
         if _is_run_folder(folder):
             return folder
-    beside = [folder.name for place in (root, Path()) for folder in _run_folders(place)]
-    raise unknown_name_error(
-        message(
-            "runs.unknown-run",
-            "unknown run '{name}', neither in {root}/ nor in this folder",
-            name=name,
-            root=root,
-        ),
-        name,
-        sorted(set(beside)),
-        message("runs.unknown-run.hint", "list them with kovqa runs, or give the path of a run folder"),
-    )
+    raise unknown_run_name_error(name, root)
 
 
 def _run_folders(root: Path) -> list[Path]:
@@ -297,7 +295,7 @@ def total_steps(run: Run, launches: Sequence[RunLaunch]) -> int | None:
 
 def read_run_details(folder: Path) -> RunDetails:
     """All about one run; never fails."""
-    (summary,) = _with_job_states([summarise_run(folder)])
+    (summary,) = summarise_runs([folder])
     run = read_run(folder / RUN_FILE) if summary.state != "broken" else None
     return RunDetails(
         summary,
