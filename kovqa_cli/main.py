@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 from kovqa_core import __version__
-from kovqa_core.errors import DataError, KovqaError, MachineError
+from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
 from kovqa_core.messages import message, shell_quote
-from kovqa_core.messages.one_line import escape_one_line
+from kovqa_core.messages.languages import LANGUAGES, known_language
 from kovqa_core.process_limits import find_limit
 
 from kovqa_cli.commands import (
@@ -38,8 +38,9 @@ from kovqa_cli.commands import (
     view,
     vote,
 )
-from kovqa_cli.output.console import print_note
+from kovqa_cli.output.console import print_note, shown_language
 from kovqa_cli.stop_signals import interrupt_on_signals
+from kovqa_cli.typer_texts import run_command, usage_error
 from kovqa_cli.utf8_mode import ensure_utf8_mode
 
 app = typer.Typer(
@@ -98,23 +99,37 @@ def run() -> None:
         ensure_utf8_mode()
         _check_engine()
         try:
+            _check_language()
             # The exit code of typer.Exit; else what a command returns: None.
-            code = app(standalone_mode=False)
+            code = run_command(app, shown_language())
         except typer.TyperException as error:
-            # Words of the shell may be names of files; without a line end in them, all of them are typer's own.
-            lines = (
-                error.message.split("\n") if not any("\n" in word for word in sys.argv) else [error.message]
-            )
-            error.message = "\n".join(map(escape_one_line, lines))
-            error.show()  # type: ignore[attr-defined]  # all that it raises are its ClickException
-            code = error.exit_code
+            code = _report_usage_error(error)
         except typer.Abort:  # a question without an answer
-            print_note("Aborted!")
+            print_note(message("cli.aborted", "Aborted!"))
             code = 1
         except Exception as error:
             code = _report_error(error)
         if code:
             sys.exit(code)
+
+
+def _report_usage_error(error: typer.TyperException) -> int:
+    if (mistake := usage_error(error)) is not None:
+        return _report_error(mistake)
+    error.show()  # type: ignore[attr-defined]  # a page of help: all that it raises are its ClickException
+    return error.exit_code
+
+
+def _check_language() -> None:
+    """KOVQA_LANG is a language that kovqa speaks: whoever sets it wants to read that one."""
+    asked = os.environ.get("KOVQA_LANG", "")
+    if asked and not known_language(asked):
+        raise SettingsError(
+            message("cli.unknown-language", "KOVQA_LANG={language} is not known", language=asked),
+            message(
+                "cli.unknown-language.hint", "set it to one of {languages}", languages=", ".join(LANGUAGES)
+            ),
+        )
 
 
 def _report_error(error: Exception) -> int:
@@ -140,8 +155,11 @@ def _report_error(error: Exception) -> int:
         raise error  # a bug of ours keeps its traceback
     if os.environ.get("KOVQA_DEBUG"):
         raise error
-    hint = f" → {error.hint}" if error.hint else ""
-    print_note(f"kovqa: {error.message}{hint}")
+    print_note(
+        message("cli.error-with-hint", "kovqa: {problem} → {hint}", problem=error.message, hint=error.hint)
+        if error.hint
+        else message("cli.error", "kovqa: {problem}", problem=error.message)
+    )
     return error.exit_code
 
 

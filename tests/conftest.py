@@ -20,6 +20,8 @@ from tests.tools.forked_commands import ForkedCommands
 from tests.tools.mini_hosts import MiniHosts, possible
 from tests.tools.mini_slurm import MiniSlurm
 
+os.environ["KOVQA_LANG"] = "en"  # tests read English, also on a Korean machine
+
 # A shell's background job ignores Ctrl-C, and so would every process a test starts and then interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -115,7 +117,7 @@ def clean_env(**extra: str) -> dict[str, str]:
         for k, v in os.environ.items()
         if not k.startswith(("KOVQA_", "PYTEST_", "TORCHELASTIC", "PYTORCH_"))
     }
-    return {**kept, "CI": "true", "KOVQA_HOME": str(_TEST_HOME), **extra}
+    return {**kept, "CI": "true", "KOVQA_HOME": str(_TEST_HOME), "KOVQA_LANG": "en", **extra}
 
 
 # Variables that Python or a library reads when it is loaded: a fork of what is loaded already would not see them.

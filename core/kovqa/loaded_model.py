@@ -316,7 +316,7 @@ def _require_text(question: object, number: int | None) -> None:
     except UnicodeEncodeError:
         pass
     if question != "":
-        raise SettingsError(_numbered(message("api.not-a-text", "the question is no text"), number))
+        raise SettingsError(_numbered(message("api.not-a-text", "the question is not a text"), number))
 
 
 def _require_list(name: str, texts: object) -> None:

@@ -1,7 +1,8 @@
 """Everything printed. Results go to stdout, all else to stderr; bars only where somebody watches.
 
 Text of files, models and servers passes through here, and reaches a terminal as one line without control
-characters (`messages/one_line.py`); square brackets in it are not markup.
+characters (`messages/one_line.py`); square brackets in it are not markup. Messages are translated here, and nowhere
+before: `--json` and the files that people keep do not change with the language.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages.languages import translate, user_language
 from kovqa_core.messages.one_line import cut_value, escape_json, escape_one_line
 
 if TYPE_CHECKING:
@@ -21,6 +23,26 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 OUTPUT_SCHEMA = 1
+
+
+def show_text(text: str) -> str:
+    """A text as it is shown: in the user's language, on one line without control characters.
+
+    English where the stream of messages cannot show Hangul: a line of question marks helps nobody.
+    """
+    return escape_one_line(translate(text, shown_language()) if isinstance(text, Message) else text)
+
+
+def shown_language() -> str:
+    """The user's language, if the terminal can show it."""
+    language = user_language()
+    if language == "en":
+        return language
+    try:
+        "한글".encode(sys.stderr.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return "en"
+    return language
 
 
 @contextlib.contextmanager
@@ -49,12 +71,19 @@ def print_result(*lines: str) -> None:
 def print_text(*lines: str) -> None:
     """Text for people, on stdout."""
     with exit_on_broken_pipe():
-        print("\n".join(map(escape_one_line, lines)))
+        print("\n".join(map(show_text, lines)))
 
 
 def print_note(*lines: str) -> None:
     """Something worth knowing, on stderr."""
-    print("\n".join(map(escape_one_line, lines)), file=sys.stderr, flush=True)
+    print("\n".join(map(show_text, lines)), file=sys.stderr, flush=True)
+
+
+def ask_yes_no(question: str) -> bool:
+    """A question on stderr; no where only Enter is pressed. The caller knows that somebody is there."""
+    import typer
+
+    return typer.confirm(show_text(question), err=True)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
@@ -139,7 +168,7 @@ def plain_text(text: str) -> Text:
     """A text for rich, not markup: `[image]` is a word, `:smile:` stays what it is."""
     from rich.text import Text
 
-    return Text(escape_one_line(text))
+    return Text(show_text(text))
 
 
 def print_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str = "") -> None:
@@ -163,7 +192,7 @@ def print_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]
             overflow="fold",
         )
     for row in rows:
-        grid.add_row(*(plain_text(cut_value(cell)) for cell in row))
+        grid.add_row(*(plain_text(cell if isinstance(cell, Message) else cut_value(cell)) for cell in row))
     with exit_on_broken_pipe():
         make_console().print(grid)
 

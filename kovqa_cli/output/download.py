@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from kovqa_core.messages import message
 
 from kovqa_cli.output.console import (
+    ask_yes_no,
     is_somebody_there,
     print_json,
     print_note,
@@ -31,7 +31,7 @@ def confirm_terms(terms: str) -> bool:
     if not is_somebody_there():
         return False
     print_note(terms)
-    return typer.confirm(message("cli.accept-terms", "Do you accept these terms?"), err=True)
+    return ask_yes_no(message("cli.accept-terms", "Do you accept these terms?"))
 
 
 def print_fetched_assets(

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message, shell_quote
 
 from kovqa_cli.output.console import (
+    ask_yes_no,
     is_somebody_there,
     print_note,
     print_outcome,
@@ -175,7 +175,7 @@ def confirm_push(target: PushTarget) -> bool:
         else message("export.private", "private")
     )
     question = message("export.push-question", "Send it to {name} ({who})?", name=target.repository, who=who)
-    return typer.confirm(question, err=True)
+    return ask_yes_no(question)
 
 
 def commit_text(report: ExportReport) -> str:

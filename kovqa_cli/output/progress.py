@@ -8,10 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from kovqa_core.messages.one_line import escape_one_line
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
-from kovqa_cli.output.console import make_console, plain_text, print_note
+from kovqa_cli.output.console import make_console, plain_text, print_note, show_text
 
 
 def is_interactive() -> bool:
@@ -61,7 +60,7 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
                 progress.stage != stage
             ):  # a rate of its own, without what was done before (a resumed download)
                 stage, began, done_before = progress.stage, time.monotonic(), progress.done
-                display.reset(task, description=escape_one_line(stage))
+                display.reset(task, description=show_text(stage))
             count = format_count(progress, time.monotonic() - began, done_before)
             display.update(
                 task, completed=fraction or 0, total=1 if fraction is not None else None, count=count

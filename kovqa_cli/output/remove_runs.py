@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
-from kovqa_cli.output.console import is_somebody_there, print_note, print_outcome, short_path
+from kovqa_cli.output.console import ask_yes_no, is_somebody_there, print_note, print_outcome, short_path
 
 if TYPE_CHECKING:
     from kovqa_core.runs.remove import RemovableRun
@@ -29,7 +28,7 @@ def confirm_removal(runs: Sequence[RemovableRun]) -> bool:
             message("runs.nobody-to-ask.hint", "look with -n, then say -y"),
         )
     _print_runs(runs)
-    return typer.confirm(message("runs.remove-question", "Remove them for good?"), err=True)
+    return ask_yes_no(message("runs.remove-question", "Remove them for good?"))
 
 
 def print_removed(

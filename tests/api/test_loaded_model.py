@@ -105,8 +105,8 @@ def test_mistakes_are_errors_of_kovqa(model: kovqa.Model, trained: Path, image: 
     mistakes: list[tuple[Callable[[], object], type[kovqa.KovqaError], str]] = [
         (lambda: model.answer(image, " "), kovqa.SettingsError, "the question is empty"),
         (lambda: model.answer(tmp_path / "x", "?"), kovqa.DataError, "is missing"),
-        (lambda: model.answer(image, 3), kovqa.SettingsError, "no text"),  # type: ignore[arg-type]
-        (lambda: model.answer(image, "\ud800"), kovqa.SettingsError, "no text"),
+        (lambda: model.answer(image, 3), kovqa.SettingsError, "not a text"),  # type: ignore[arg-type]
+        (lambda: model.answer(image, "\ud800"), kovqa.SettingsError, "not a text"),
         (lambda: model.answer("a\0.png", "?"), kovqa.DataError, "holds a NUL"),
         (lambda: model.answer(image, "?", choices="예"), kovqa.SettingsError, "choices='예' is one text"),
         (lambda: kovqa.load(trained, answers="예"), kovqa.SettingsError, "answers='예' is one text"),

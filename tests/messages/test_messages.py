@@ -14,7 +14,7 @@ from kovqa_core.messages import Message, message
 import kovqa_cli
 
 CORE, CLI = Path(kovqa_core.__file__).parent, Path(kovqa_cli.__file__).parent
-FILES = sorted([*CORE.rglob("*.py"), *CLI.rglob("*.py")])
+FILES = sorted([*CORE.parent.rglob("*.py"), *CLI.rglob("*.py")])
 KEY = re.compile(r"[a-z0-9_]+(\.[a-z0-9-]+)+")
 
 

@@ -7,29 +7,38 @@ A message is written where it is needed, so that the code can be read and a text
         message("index.image-missing.hint", "name the folder of the images with --images"),
     )
 
-The key is what another language's catalogue is looked up by. `tests/messages` reads all calls: keys and
-texts are literals, one key has one text, the fields are those that the text names.
+The key is what another language's catalogue is looked up by (`languages.py`), where a person is shown the text: as a
+`str` it is English, in every file, log and JSON document. Whatever is glued (`f"{text} …"`, `", ".join(texts)`) stays
+English: `join_messages`, or a message with that field. `tests/messages` reads all calls: keys and texts are literals,
+one key has one text, the fields are those that the text names.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kovqa_core.messages.one_line import cut_value, escape_one_line
 
 
 class Message(str):
-    """A text for people that still knows its key and fields; a plain `str` to everyone else."""
+    """A text for people that still knows its key and fields; a plain `str`, in English, to everyone else."""
 
     key: str
     fields: Mapping[str, object]
 
 
+class JoinedMessage(Message):
+    """Several texts as one, each of which keeps its key."""
+
+    separator: str
+    parts: tuple[str, ...]
+
+
 def message(key: str, english: str, /, **fields: object) -> Message:
-    """The text of a message in the language of the user: one line, whatever its fields hold.
+    """The text of a message: one line, whatever its fields hold.
 
     Args:
         key: its name in the catalogues: `package.what-is-said`, in lower case; never changed once published.
@@ -37,12 +46,21 @@ def message(key: str, english: str, /, **fields: object) -> Message:
         fields: what stands in the braces.
     """
     # A field may be a value of a foreign file or server, or the name of a file that is not UTF-8.
-    text = Message(escape_one_line(english.format(**{name: _cut_field(fields[name]) for name in fields})))
+    text = Message(escape_one_line(english.format(**{name: cut_field(fields[name]) for name in fields})))
     text.key, text.fields = key, fields
     return text
 
 
-def _cut_field(value: object) -> object:
+def join_messages(separator: str, parts: Iterable[str]) -> JoinedMessage:
+    """Texts with something between them, as `str.join`: messages among them keep their keys."""
+    texts = tuple(parts)
+    joined = JoinedMessage(separator.join(texts))
+    joined.key, joined.fields, joined.separator, joined.parts = "", {}, separator, texts
+    return joined
+
+
+def cut_field(value: object) -> object:
+    """A field of a message, cut if it is long."""
     if isinstance(value, Message):  # made of fields that were cut
         return value
     return cut_value(str(value)) if isinstance(value, (str, BaseException)) else value
