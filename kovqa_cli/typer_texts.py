@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -17,9 +19,15 @@ _FRAME_TEXTS = {
     "Options": message("usage.options", "Options"),
     "Commands": message("usage.commands", "Commands"),
     "required": message("usage.required", "required"),
+    # Filled in by Typer: the braces stay.
+    "default: {default}": message("usage.default", "default: {default}", default="{default}"),
+    "env var: {var}": message("usage.variable", "env var: {var}", var="{var}"),
 }
 _USAGE_PREFIX = message("usage.prefix", "Usage:")
 _HELP_OPTION = message("usage.help-option", "Show this message and exit.")
+# Typer wraps lines by the number of characters, but a Hangul syllable takes two columns: behind each stands this one
+# while lines are wrapped.
+_SECOND_COLUMN = "\0"
 
 
 def translate_help_pages(command: Any, language: str) -> None:
@@ -32,59 +40,54 @@ def translate_help_pages(command: Any, language: str) -> None:
     from typer import core as typer_core
 
     def frame_text(english: str) -> str:
-        return (
-            translate(_FRAME_TEXTS[english], language)
-            if english in _FRAME_TEXTS
-            else _template(english, language)
-        )
+        text = _FRAME_TEXTS.get(english)
+        return translate(text, language) if text else english
 
     # Typer's own words in help come from this one function of gettext, whose catalogues would have to be compiled
     # files of a system-wide domain.
     typer_core._ = frame_text  # type: ignore[assignment,attr-defined]
+    command.context_class.formatter_class = _wide_formatter(command.context_class.formatter_class, language)
     _translate_command(command, language)
-
-
-def _template(english: str, language: str) -> str:
-    """Typer's texts that it fills in later: the braces stay."""
-    templates = {
-        "default: {default}": message("usage.default", "default: {default}", default="{default}"),
-        "env var: {var}": message("usage.variable", "env var: {var}", var="{var}"),
-    }
-    return translate(templates[english], language) if english in templates else english
 
 
 def _translate_command(command: Any, language: str) -> None:
     if command.help:
         command.help = translate_help(inspect.cleandoc(command.help), language)
-    if command.short_help:
-        command.short_help = translate_help(command.short_help, language)
     for parameter in command.params:
         if getattr(parameter, "help", None):
             parameter.help = translate_help(parameter.help, language)
-    command.get_help_option = _translated_help_option(command, language)
-    command.format_usage = _translated_usage(command, language)
     for subcommand in getattr(command, "commands", {}).values():
         _translate_command(subcommand, language)
 
 
-def _translated_help_option(command: Any, language: str) -> Any:
-    get_help_option = command.get_help_option
+def _wide_formatter(formatter_class: Any, language: str) -> Any:
+    """Typer's formatter of help pages, by columns of the terminal in place of characters."""
 
-    def get_translated(context: Any) -> Any:
-        option = get_help_option(context)
-        if option is not None:
-            option.help = translate(_HELP_OPTION, language)
-        return option
+    class WideFormatter(formatter_class):  # a class of Typer's, known when this runs
+        def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+            super().write_usage(prog, args, _widen(f"{translate(_USAGE_PREFIX, language)} "))
 
-    return get_translated
+        def write_text(self, text: str) -> None:
+            super().write_text(_widen(text))
+
+        def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+            # The help of --help is Typer's own; it makes that option anew for every page.
+            texts = [
+                (name, translate(_HELP_OPTION, language) if text == _HELP_OPTION else text)
+                for name, text in rows
+            ]
+            super().write_dl([(_widen(name), _widen(text)) for name, text in texts], col_max, col_spacing)
+
+        def getvalue(self) -> str:
+            return str(super().getvalue()).replace(_SECOND_COLUMN, "")
+
+    return WideFormatter
 
 
-def _translated_usage(command: Any, language: str) -> Any:
-    def format_usage(context: Any, formatter: Any) -> None:
-        words = " ".join(command.collect_usage_pieces(context))
-        formatter.write_usage(context.command_path, words, prefix=f"{translate(_USAGE_PREFIX, language)} ")
-
-    return format_usage
+def _widen(text: str) -> str:
+    return "".join(
+        letter + _SECOND_COLUMN if unicodedata.east_asian_width(letter) in "WF" else letter for letter in text
+    )
 
 
 def usage_error(error: Any) -> SettingsError | None:

@@ -140,6 +140,17 @@ def test_help_is_translated(kovqa: Kovqa) -> None:
     assert "Usage:" in kovqa("vote", "--help").stdout
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+def test_korean_help_fits_the_terminal(kovqa: Kovqa, columns: int) -> None:
+    """A syllable takes two columns, which Typer counts as one."""
+    from rich.cells import cell_len
+
+    lines = kovqa("predict", "--help", KOVQA_LANG="ko", COLUMNS=str(columns)).stdout.splitlines()
+    assert max(map(cell_len, lines)) <= columns
+    assert sum(cell_len(line) > columns - 12 for line in lines) > 20  # and uses it
+    assert not any("\0" in line for line in lines)
+
+
 def test_json_and_exit_codes_are_the_same_in_every_language(kovqa: Kovqa, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"id": "1", "answer": "예"}\n', "utf-8")
     for words in (
