@@ -33,6 +33,7 @@ from kovqa_cli.commands import (
     runs,
     serve,
     submit,
+    sweep,
     tokenizer,
     train,
     view,
@@ -56,6 +57,7 @@ app.add_typer(tokenizer.tokenizer_app, name="tokenizer")
 app.command("index")(index.index)
 app.command("download")(download.download)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("predict")(predict.predict)
 app.command("caption")(caption.caption)
 app.command("chat")(chat.chat)

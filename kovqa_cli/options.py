@@ -112,6 +112,29 @@ DryRunOption = Annotated[
         help="Check, print the plan and the command; start nothing. A new folder -o gets its run.yaml.",
     ),
 ]
+IndexFolderOption = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DIR", help="Index folder (kovqa index).", envvar="KOVQA_DATA"),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option("--tokenizer", metavar="FILE", help="SentencePiece model.", envvar="KOVQA_TOKENIZER"),
+]
+RandomInitOption = Annotated[
+    bool,
+    typer.Option(
+        "--random-init",
+        help="Fusion: begin with random encoders instead of published ones; no weights are read.",
+    ),
+]
+MicroBatchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--micro-batch",
+        metavar="N|auto",
+        help="Examples one process holds at once; auto: as many as fit. The global batch stays as it is.",
+    ),
+]
 AllowLeftOutOption = Annotated[
     bool,
     typer.Option(
@@ -311,6 +334,19 @@ UpstreamTokenizerOption = Annotated[
     Path | None,
     typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.", metavar="FILE"),
 ]
+
+
+def training_flags(
+    data: str | None, tokenizer: str | None, *, random_init: bool, trust_remote_code: bool
+) -> dict[str, str | bool]:
+    """The flags of a training that stand for keys of its recipe, where they were given."""
+    flags = {
+        "data.index": data,
+        "model.tokenizer": tokenizer,
+        "model.random_init": random_init or None,
+        "model.trust_remote_code": trust_remote_code or None,
+    }
+    return {key: value for key, value in flags.items() if value is not None}
 
 
 def parse_columns(pairs: Iterable[str] | None) -> dict[str, str]:

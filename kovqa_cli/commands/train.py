@@ -27,14 +27,8 @@ def train(
     *,
     recipe: options.RecipeOption = None,
     profile: options.ProfileOption = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="DIR", help="Index folder (kovqa index).", envvar="KOVQA_DATA"),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option("--tokenizer", metavar="FILE", help="SentencePiece model.", envvar="KOVQA_TOKENIZER"),
-    ] = None,
+    data: options.IndexFolderOption = None,
+    tokenizer: options.TokenizerOption = None,
     output: options.RunFolderOption = None,
     resume: Annotated[
         bool,
@@ -51,21 +45,8 @@ def train(
             help="With --resume: change learning rate, clipping or length from here on: optim.lr=1e-5. Repeatable.",
         ),
     ] = None,
-    random_init: Annotated[
-        bool,
-        typer.Option(
-            "--random-init",
-            help="Fusion: begin with random encoders instead of published ones; no weights are read.",
-        ),
-    ] = False,
-    micro_batch: Annotated[
-        str | None,
-        typer.Option(
-            "--micro-batch",
-            metavar="N|auto",
-            help="Examples one process holds at once; auto: as many as fit. The global batch stays as it is.",
-        ),
-    ] = None,
+    random_init: options.RandomInitOption = False,
+    micro_batch: options.MicroBatchOption = None,
     sets: options.SetOption = None,
     allow_left_out: options.AllowLeftOutOption = False,
     trust_run: TrustRunOption = False,
@@ -103,18 +84,14 @@ def train(
             ),
             message("train.trust-without-resume.hint", "add --resume, or leave it out"),
         )
-    flags = {
-        "data.index": data,
-        "model.tokenizer": tokenizer,
-        "model.random_init": random_init or None,
-        "model.trust_remote_code": trust_remote_code or None,
-    }
     plan = partial(
         plan_training.plan_training,
         recipe,
         profile,
         sets=sets or [],
-        flags={key: value for key, value in flags.items() if value is not None},
+        flags=options.training_flags(
+            data, tokenizer, random_init=random_init, trust_remote_code=trust_remote_code
+        ),
         folder=output,
         resume=resume,
         dry_run=dry_run and not check,

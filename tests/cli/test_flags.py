@@ -20,6 +20,10 @@ FLAGS = {
         "--dry-run -n --allow-left-out --check --trust-run --trust-remote-code "
         "--json --quiet -q"
     ),
+    "sweep": (
+        "--recipe -r --profile -p --grid --seeds --data --tokenizer --output -o --random-init --micro-batch --set "
+        "--allow-left-out --trust-remote-code --dry-run -n --json --quiet -q"
+    ),
     "predict": (
         "--image -i --question --speech --speech-model --speak --speak-model --input "
         "--images --column --kind --output -o --model --profile -p --batch --precision "

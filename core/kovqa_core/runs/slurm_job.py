@@ -33,7 +33,10 @@ _RUNNING_STATES = ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A job by its number, and its name: a number of another cluster has another name here; "": not known."""
+    """A job by its number (12, or 12_3 in an array), and its name; "": not known.
+
+    A number of another cluster has another name here.
+    """
 
     number: str
     name: str = ""
@@ -87,11 +90,11 @@ def query_job_states(jobs: Sequence[SlurmJob]) -> dict[str, SlurmJobState]:
 
     Empty where there is no SLURM, or none that answers in time; a job of the same number and another name is not ours.
     """
-    names = {job.number: job.name for job in jobs if re.fullmatch(r"\d+", job.number)}
+    names = {job.number: job.name for job in jobs if re.fullmatch(r"\d+(_\d+)?", job.number)}
     if not names:
         return {}
     numbers = ",".join(names)
-    found = dict(_query(["squeue", "-h", "-t", "all", "-j", numbers, "-o", "%i|%T|%r|%j"], names))
+    found = dict(_query(["squeue", "-h", "-r", "-t", "all", "-j", numbers, "-o", "%i|%T|%r|%j"], names))
     missing = ",".join(number for number in names if number not in found)
     if missing:
         command = ["sacct", "-n", "-X", "-P", "-j", missing, "-o", "JobID,State,Reason,JobName"]
@@ -115,6 +118,12 @@ def _query(command: list[str], names: Mapping[str, str]) -> Iterator[tuple[str, 
             yield number, SlurmJobState(state.split()[0], "" if reason in ("None", "Unknown") else reason)
 
 
+def _own_jobs(environ: Mapping[str, str]) -> tuple[str, str]:
+    """The job in which this process runs, by both names that a task of an array has."""
+    task = f"{environ.get('SLURM_ARRAY_JOB_ID')}_{environ.get('SLURM_ARRAY_TASK_ID')}"
+    return environ.get("SLURM_JOB_ID", ""), task
+
+
 def require_not_queued(folder: Path, environ: Mapping[str, str]) -> None:
     """See that no job of SLURM is to train in a run folder, or does so.
 
@@ -126,7 +135,7 @@ def require_not_queued(folder: Path, environ: Mapping[str, str]) -> None:
         SettingsError: one is; names it.
     """
     job = read_slurm_job(folder)
-    if job is None or environ.get("SLURM_JOB_ID") == job.number:
+    if job is None or job.number in _own_jobs(environ):
         return
     state = query_job_states([job]).get(job.number)
     if state is not None and (state.is_queued or state.is_running):

@@ -133,12 +133,18 @@ def override_documents(
     sets: Sequence[str],
     flags: Mapping[str, FlagValue],
     environ: Mapping[str, str],
+    grid: Sequence[str] = (),
 ) -> ResolvedSettings:
-    """Both documents, with variables, `--set` and flags on top; see `resolve_settings`."""
+    """Both documents, with variables, `--set` and flags on top; see `resolve_settings`.
+
+    Args:
+        grid: `a.b=c` texts of a sweep's grid, over those of `--set`: they are named as what they are.
+    """
     # Later ones win: of a text that was typed twice, the last. Each stands beside what was typed.
     layers = [
         environment_overrides(environ),
         {text: f"--set {text}" for text in list(dict.fromkeys(reversed(sets)))[::-1]},
+        {text: f"--grid {text}" for text in grid},
         {_flag_assignment(key, value): _flag_place(key, value, environ) for key, value in flags.items()},
     ]
     replaced: list[ReplacedSetting] = []

@@ -43,6 +43,7 @@ class LaunchPlan:
         folder: the run folder.
         script: text of RUN/job.sh, where a queue is given one; None: the command waits for the workers.
         queue: that queue.
+        batch_options: what its jobs are given, as options of that queue's command; equal for jobs of one array.
         test_only_argv: asks a scheduler whether it would take the job; empty where there is none.
         stop_signal: asks the workers behind the command to stop.
         rendezvous: HOST:PORT where nodes meet on which the same command is typed; "" otherwise.
@@ -55,6 +56,7 @@ class LaunchPlan:
     folder: Path
     script: str | None = None
     queue: BatchQueue | None = None
+    batch_options: tuple[str, ...] = ()
     test_only_argv: tuple[str, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
     rendezvous: str = ""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.launch.launchers import slurm_options
@@ -33,11 +35,18 @@ _QUEUE = BatchQueue("SLURM", "squeue -j {job}", "scancel {job}", "logs/slurm-{jo
 _WAIT_SHELL = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
-# `sbatch --array=… job.sh`, typed by hand: each job of the array would train into this folder.
-_ARRAY_SHELL = """if [ -n "$SLURM_ARRAY_TASK_ID" ]; then
-  echo "kovqa: one run folder, one job: queue this script without --array" >&2
-  exit 2
+# A task of an array has two names, and only this one is its alone: the number of an array's last task is that of
+# the whole array. `sbatch --array=… job.sh`, typed by hand, would train into this folder as often: sweep.sh alone
+# starts each script once, and says so.
+_JOB_NAME_SHELL = """kovqa_job=$SLURM_JOB_ID
+if [ -n "$SLURM_ARRAY_TASK_ID" ]; then
+  kovqa_job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+  if [ "$KOVQA_SWEEP_TASK" != "$kovqa_job" ]; then
+    echo "kovqa: one run folder, one job: queue this script without --array" >&2
+    exit 2
+  fi
 fi"""
+ARRAY_SCRIPT = "sweep.sh"  # in a sweep's folder: its runs as one array
 # The job comes back (code 75, `scontrol requeue`, R14)
 # * after a checkpoint on request (error.json says Stopped);
 # * when processes or nodes were lost (LostError), or killed before they wrote an error.json: after the warning
@@ -57,7 +66,7 @@ elif [ "$code" != 0 ] && { [ ! -e "$error" ] || grep -qs '"kind": "LostError"' "
   fi
 fi
 if [ "$code" = 75 ]; then
-  if [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+  if [ "$(squeue -h -j "$kovqa_job" -o %T)" = RUNNING ]; then scontrol requeue "$kovqa_job"; fi
 fi"""
 
 
@@ -75,6 +84,7 @@ def build_plan(request: LaunchRequest) -> LaunchPlan:
         request.folder,
         script=batch_script(request),
         queue=_QUEUE,
+        batch_options=tuple(_batch_options(request)),
         test_only_argv=("sbatch", "--test-only", "--parsable", script),
         on_paper=slurm_options.on_paper(request.profile),
     )
@@ -88,19 +98,15 @@ def batch_script(request: LaunchRequest) -> str:
     """
     profile, folder = request.profile, request.folder
     log_file = str(folder / "logs").replace("%", "%%") + "/slurm-%j.out"
-    options = [
-        f"--job-name=kovqa-{folder.name}", f"--chdir={request.start_folder}", f"--output={log_file}",
-        "--open-mode=append", *slurm_options.resource_options(profile), *slurm_options.task_options(profile),
-        *slurm_options.signal_options(profile, "B:USR1"),
-        "--requeue" if profile.slurm.requeue else "--no-requeue",
-    ]  # fmt: skip
+    first, *others = _batch_options(request)
+    options = [f"--job-name=kovqa-{folder.name}", first, f"--output={log_file}", *others]
     setup = ["set -e", *profile.setup, "set +e"] if profile.setup else []
     step = ["srun", *slurm_options.step_options(profile), *slurm_options.task_command(request)]
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {_sbatch_directive(option)}" for option in options),
         "",
-        _ARRAY_SHELL,
+        _JOB_NAME_SHELL,
         *setup,
         *(f"export {key}={shlex.quote(value)}" for key, value in request.env.items()),
         "",
@@ -115,6 +121,44 @@ def batch_script(request: LaunchRequest) -> str:
         _WAIT_SHELL,
         *([_REQUEUE_SHELL] if profile.slurm.requeue else []),
         'exit "$code"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _batch_options(request: LaunchRequest) -> list[str]:
+    """What a job is given, whatever it is called: the folder it starts in first."""
+    profile = request.profile
+    return [
+        f"--chdir={request.start_folder}", "--open-mode=append", *slurm_options.resource_options(profile),
+        *slurm_options.task_options(profile), *slurm_options.signal_options(profile, "B:USR1"),
+        "--requeue" if profile.slurm.requeue else "--no-requeue",
+    ]  # fmt: skip
+
+
+def array_script(folder: Path, names: Sequence[str], batch_options: Sequence[str]) -> str:
+    """The text of a sweep's script: one task for each run, which goes on as the run's own job.sh.
+
+    Args:
+        folder: of the sweep.
+        names: of the run folders in it.
+        batch_options: of the launch plans of these runs, which are equal.
+
+    Raises:
+        SettingsError: a path with a line break, which SLURM cannot read.
+    """
+    log_file = str(folder / "logs").replace("%", "%%") + "/slurm-%A_%a.out"
+    options = [
+        f"--job-name=kovqa-{folder.name}", f"--output={log_file}", f"--array=0-{len(names) - 1}", *batch_options,
+    ]  # fmt: skip
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {_sbatch_directive(option)}" for option in options),
+        "",
+        f"runs=({shlex.join(names)})",
+        f'run={shlex.quote(str(folder))}/"${{runs[$SLURM_ARRAY_TASK_ID]}}"',
+        "export KOVQA_SWEEP_TASK=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+        # In place of this shell, which gets SLURM's signals: job.sh listens to them.
+        f'exec bash "$run"/{JOB_SCRIPT} >> "$run/logs/slurm-$KOVQA_SWEEP_TASK.out" 2>&1',
     ]
     return "\n".join(lines) + "\n"
 
