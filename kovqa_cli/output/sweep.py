@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 
 from kovqa_cli.output.console import (
     print_note,
@@ -70,7 +70,12 @@ def print_planned_points(plan: SweepPlan, *, as_json: bool, quiet: bool) -> None
         {"path": str(plan.request.folder), "metric": plan.metric, "runs": list(map(_point_fields, plan.points)),
          "notes": list(plan.notes)},
         lambda: print_table(
-            [("run", "left"), *((name, "left") for name in names), ("seed", "right"), ("state", "text")],
+            [
+                (message("sweep.run-column", "run"), "left"),
+                *((name, "left") for name in names),
+                (message("sweep.seed-column", "seed"), "right"),
+                (message("sweep.plan-column", "state"), "text"),
+            ],
             [
                 [each.point.name, *each.point.values.values(), str(each.planned.run.recipe.seed), _plan_text(each)]
                 for each in plan.points
@@ -235,12 +240,29 @@ def _print_rows(plan: SweepPlan, rows: Sequence[SweepRow]) -> None:
     )
 
 
-def _states_text(row: SweepRow) -> str:
-    """ "2 finished, 1 failed: …": how the runs of a setting stand."""
+# States of runs as `kovqa runs` has them, and "new" of one that has not begun.
+_STATES = {
+    "new": message("sweep.state-new", "new"),
+    "planned": message("sweep.state-planned", "planned"),
+    "queued": message("sweep.state-queued", "queued"),
+    "running": message("sweep.state-running", "running"),
+    "stopped": message("sweep.state-stopped", "stopped"),
+    "failed": message("sweep.state-failed", "failed"),
+    "broken": message("sweep.state-broken", "broken"),
+    "finished": message("sweep.state-finished", "finished"),
+}
+
+
+def _states_text(row: SweepRow) -> Message:
+    """How many runs of a setting are finished, failed and so on, and why the first one failed."""
     counts = Counter(run.state for run in row.runs)
-    states = ", ".join(
-        message("sweep.runs-in-state", "{count} {state}", count=count, state=state)
-        for state, count in counts.items()
+    states = join_messages(
+        ", ",
+        (
+            message("sweep.runs-in-state", "{count} {state}", count=counts[name], state=text)
+            for name, text in _STATES.items()
+            if counts[name]
+        ),
     )
     failed = next((run for run in row.runs if run.error), None)
     if failed is None:

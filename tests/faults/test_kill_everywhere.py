@@ -21,7 +21,7 @@ import pytest
 from kovqa_core.data.circular_rows import circular_rows
 from kovqa_core.index.reader import IndexSplit, open_index
 
-from tests.conftest import Small, sets
+from tests.conftest import SMALL, Small, sets
 from tests.download.server import File, running
 from tests.download.test_command import PATH, WEIGHTS
 from tests.models.vlm.llava_folders import CLIP, MERGED
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.xdist_group("kill-everywhere")  # one server of forks
 
 RANDOM_KILLS = int(os.environ.get("KOVQA_SOAK_KILLS", "20"))
 PAIRS = int(os.environ.get("KOVQA_SOAK_PAIRS", "50"))
-_TIMES = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:?\d\d)?|\"mtime_ns\": \d+")
+_TIMES = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:?\d\d)?|\"mtime_ns\": \d+|\"pid\": \d+")
 # Whose locks are those of another command in the table: two at once in `make soak` only.
 _SAME_LOCK = (
     "index again",
@@ -61,6 +61,7 @@ class Inputs:
     embedded: Path
     benchmarks: Path
     voice: Path
+    tools: Path
     endpoint: str
 
 
@@ -101,6 +102,10 @@ COMMANDS: dict[str, Callable[[Inputs], Words | list[Words]]] = {
     "benchmark": lambda i: (
         "benchmark", "--model", i.model, "--model", max(i.model.glob("step-*")), "--sets", "bok-vqa,k-mmbench", "--data",
         i.benchmarks, "-o", "out",
+    ),
+    "sweep": lambda i: (
+        "sweep", "-r", "tiny", "-p", "cpu", "--data", i.small.index, "--tokenizer", i.small.tokenizer, "-o", "out",
+        *sets(*SMALL, "profile.launcher=sbatch"), "--grid", "optim.lr=1e-4,3e-4",
     ),
     "runs page": lambda i: ("runs", "page", i.model, "-o", "out/page.html"),
     "submit": lambda i: (
@@ -151,7 +156,8 @@ def inputs(small: Small, trained: Path, tmp_path_factory: pytest.TempPathFactory
             small, trained, votes.pop(), (votes[0], votes[1]), folder / "a.zip",
             folder / "beit3_base_patch16_224.pth", repository, _embedded_table(folder / "e.parquet", images),
             _benchmarks(folder / "benchmarks", small),
-            save_voice(folder / "voice", "".join(sorted({*"".join(open_index(small.index).answers())}))), server.url,
+            save_voice(folder / "voice", "".join(sorted({*"".join(open_index(small.index).answers())}))),
+            _slurm_tools(folder / "bin"), server.url,
         )  # fmt: skip
 
 
@@ -173,6 +179,15 @@ def _embedded_table(path: Path, images: Sequence[Path]) -> Path:
     return path
 
 
+def _slurm_tools(folder: Path) -> Path:
+    """A queue that takes every job, and knows of none afterwards."""
+    folder.mkdir()
+    for name, line in (("sbatch", "echo 7"), ("scontrol", ":"), ("squeue", ":"), ("sacct", ":")):
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
 def _benchmarks(folder: Path, small: Small) -> Path:
     """A folder of indexes with two published sets, one of them with choices in turns."""
     rows = list(IndexSplit(small.index / "val.jsonl"))
@@ -188,9 +203,9 @@ class Stage:
     """An empty folder, always the same one, in which a command is disturbed."""
 
     def __init__(
-        self, commands: ForkedCommands, folder: Path, words: Words | list[Words], endpoint: str
+        self, commands: ForkedCommands, folder: Path, words: Words | list[Words], inputs: Inputs
     ) -> None:
-        self.commands, self.folder, self.endpoint = commands, folder, endpoint
+        self.commands, self.folder, self.inputs = commands, folder, inputs
         self.before, self.words = (words[:-1], words[-1]) if isinstance(words, list) else ([], words)
         self.clear()
         done = self.run()
@@ -211,7 +226,8 @@ class Stage:
         environment = {
             "TMPDIR": str(self.folder / "tmp"),
             "KOVQA_HOME": str(self.folder / "home"),
-            "KOVQA_GITHUB_ENDPOINT": self.endpoint,
+            "KOVQA_GITHUB_ENDPOINT": self.inputs.endpoint,
+            "PATH": f"{self.inputs.tools}{os.pathsep}{os.environ['PATH']}",
         }
         return self.commands.run_at_once(
             [words or self.words] * number, self.folder, environment=environment, **options
@@ -259,7 +275,7 @@ class Stage:
 def stage(
     forked_commands: ForkedCommands, inputs: Inputs, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Stage:
-    return Stage(forked_commands, tmp_path / "자리", COMMANDS[request.param](inputs), inputs.endpoint)
+    return Stage(forked_commands, tmp_path / "자리", COMMANDS[request.param](inputs), inputs)
 
 
 @pytest.mark.parametrize("stage", COMMANDS, indirect=True)
