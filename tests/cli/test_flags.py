@@ -7,7 +7,7 @@ import re
 from tests.conftest import Kovqa
 
 FLAGS = {
-    "demo": "--output -o --pictures --seed --set",
+    "demo": "--output -o --pictures --seed --set --table",
     "index": (
         "--root --output -o --images --min-count --answers --column --language --check --check-images --show --as-upstream "
         "--tokenizer --allow-left-out --allow-outside --json --quiet -q"

@@ -6,6 +6,7 @@ not depend on how many processes paint.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import multiprocessing
@@ -73,16 +74,46 @@ def write_demo_dataset(
     """
     if train < 0 or heldout < 0 or train + heldout == 0:
         raise ValueError(f"cannot draw {train} training and {heldout} held-out images")
+    drawn = _draw_into(
+        folder, [_DrawJob(folder, 1 + i, seed, i >= train) for i in range(train + heldout)], on_progress
+    )
+    _write_labels(folder / "labels", drawn)
+    _write_sentences(folder / "text.txt", drawn)
+    _write_captions(folder, drawn)
+
+
+def write_demo_table(
+    folder: Path, images: int, new_images: int, seed: int, on_progress: OnProgress = ignore_progress
+) -> tuple[Path, Path]:
+    """Draw images and write their questions as people have them: a table for Excel beside a folder of images.
+
+    `folder` gets `images/`, `questions.csv` (columns 사진, 질문, 정답) of the first `images`, and `new.csv` of the others,
+    without answers. Files of the same names are replaced.
+
+    Returns:
+        Both tables.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+        MachineError: the disk is full.
+    """
+    drawn = _draw_into(
+        folder, [_DrawJob(folder, 1 + i, seed, False) for i in range(images + new_images)], on_progress
+    )
+    known, new = folder / "questions.csv", folder / "new.csv"
+    _write_table(known, ("사진", "질문", "정답"), drawn[:images])
+    _write_table(new, ("사진", "질문"), drawn[images:])
+    return known, new
+
+
+def _draw_into(folder: Path, jobs: Sequence[_DrawJob], on_progress: OnProgress) -> list[_DrawnImage]:
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    jobs = [_DrawJob(folder, 1 + i, seed, i >= train) for i in range(train + heldout)]
     stage = message("demo.drawing", "drawing")
     drawn = []
     for image in _draw_images(jobs):
         drawn.append(image)
         on_progress(Progress(stage, len(drawn), len(jobs), "images"))
-    _write_labels(folder / "labels", drawn)
-    _write_sentences(folder / "text.txt", drawn)
-    _write_captions(folder, drawn)
+    return drawn
 
 
 def _draw_images(jobs: Sequence[_DrawJob]) -> Iterator[_DrawnImage]:
@@ -127,6 +158,18 @@ def _draw_image(job: _DrawJob) -> _DrawnImage:
 
 def _scene_id(number: int) -> str:
     return f"장면_{number:05d}"
+
+
+def _write_table(path: Path, columns: Sequence[str], drawn: Sequence[_DrawnImage]) -> None:
+    """A row a question; UTF-8 with BOM, by which Excel knows it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for image in drawn:
+        for each in image.questions:
+            row = (f"{_scene_id(image.number)}.png", each.question, each.answer)
+            writer.writerow(row[: len(columns)])
+    write_text(path, "\ufeff" + text.getvalue())
 
 
 def _write_labels(folder: Path, drawn: Sequence[_DrawnImage]) -> None:

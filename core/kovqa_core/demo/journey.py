@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
-from kovqa_core.demo.dataset import write_demo_dataset
+from kovqa_core.demo.dataset import write_demo_dataset, write_demo_table
 from kovqa_core.demo.sheet import SheetRow, draw_contact_sheet
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_text
@@ -19,6 +19,7 @@ from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.progress import OnProgress, ignore_progress
 
 HELD_OUT_IMAGES = 400  # images nobody learns from
+NEW_IMAGES = 20  # images of the table without answers
 # On the contact sheet: answers and captions, right and wrong.
 _RIGHT_ANSWERS, _WRONG_ANSWERS, _RIGHT_CAPTIONS, _WRONG_CAPTIONS = 10, 4, 8, 2
 
@@ -34,6 +35,13 @@ class DemoStep:
 def draw_demo_data(folder: Path, images: int, seed: int, on_progress: OnProgress = ignore_progress) -> None:
     """Draw the scenes and write their questions, in AI-Hub 104 layout, into `folder`/raw."""
     write_demo_dataset(folder / "raw", images, HELD_OUT_IMAGES, seed, on_progress)
+
+
+def draw_demo_table(
+    folder: Path, images: int, seed: int, on_progress: OnProgress = ignore_progress
+) -> tuple[Path, Path]:
+    """Draw scenes and write two tables: of questions with their answers, and of questions about a few new images."""
+    return write_demo_table(folder, images, NEW_IMAGES, seed, on_progress)
 
 
 def demo_steps(folder: Path, sets: Sequence[str] = ()) -> list[DemoStep]:
