@@ -69,3 +69,22 @@ def test_held_out_means_held_out(kovqa: Kovqa, tmp_path: Path) -> None:
     assert len(heldout) > 200
     trained, heldout = (values(split, "question", "image_id") for split in splits)
     assert not trained & heldout
+
+
+def test_a_table_to_try_commands_on(kovqa: Kovqa, tmp_path: Path) -> None:
+    """As people have theirs: Korean names of columns, file names alone, images in a folder beside it."""
+    done = kovqa("demo", "--table", "-o", "연습", "--pictures", 64)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["연습/questions.csv", "연습/new.csv"]
+    first, second = (
+        (tmp_path / "연습" / name).read_text("utf-8-sig").splitlines()
+        for name in ("questions.csv", "new.csv")
+    )
+    assert (first[0], second[0]) == ("사진,질문,정답", "사진,질문")
+    known, new = ({line.partition(",")[0] for line in table[1:]} for table in (first, second))
+    assert (len(known), len(new), known & new) == (64, 20, set())
+    next_command = done.stderr.splitlines()[-1].removeprefix("next: kovqa ").split()
+    indexed = kovqa(*next_command, "--json")
+    assert indexed.returncode == 0, indexed.stderr
+    document = json.loads(indexed.stdout)
+    assert (document["left_out"], sum(document["pictures"].values())) == ({}, 64)
