@@ -60,8 +60,8 @@ def test_ids_and_texts_are_those_of_the_index(
 
 
 def test_a_column_that_is_missing_is_named_and_so_is_the_option(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"t\.csv:1: no column 'question'; it has id, image, 질문") as caught:
-        read(folder, "t.csv", "id,image,질문\n1,1.png,q\n")
+    with pytest.raises(DataError, match=r"t\.csv:1: no column 'question'; it has id, image, 물음") as caught:
+        read(folder, "t.csv", "id,image,물음\n1,1.png,q\n")
     assert "--column question=" in caught.value.hint
     with pytest.raises(DataError, match="did you mean 'img'") as caught:
         read(folder, "t.csv", "id,img\n1,1.png\n", task="caption")

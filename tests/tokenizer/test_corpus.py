@@ -82,10 +82,10 @@ def test_an_index_gives_its_training_split_only(small: Small, tmp_path: Path) ->
 
 
 def test_columns_can_be_named_and_a_table_without_text_says_what_it_has(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("파일,질문,설명\na.jpg,무엇?,개가 있다\n", "utf-8")
-    assert read(tmp_path / "t.csv", "설명", "질문") == ["개가 있다", "무엇?"]
+    (tmp_path / "t.csv").write_text("파일,물음,설명\na.jpg,무엇?,개가 있다\n", "utf-8")
+    assert read(tmp_path / "t.csv", "설명", "물음") == ["개가 있다", "무엇?"]
     for columns, said in (
-        ((), "known to hold text; it has 파일, 질문, 설명"),
+        ((), "known to hold text; it has 파일, 물음, 설명"),
         (("뜻",), "no column 뜻; it has"),
     ):
         with pytest.raises(DataError, match=said) as caught:
