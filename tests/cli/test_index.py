@@ -23,15 +23,15 @@ def error(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 
 def test_a_table_with_its_columns_named(kovqa: Kovqa, tmp_path: Path) -> None:
-    (tmp_path / "표.csv").write_bytes("사진,질문,대답\na.jpg,뭐?,007\n".encode("cp949"))
+    (tmp_path / "표.csv").write_bytes("사진,질문,참값\na.jpg,뭐?,007\n".encode("cp949"))
     (tmp_path / "a.jpg").touch()
     words = ["index", "table", "--root", "표.csv", "--column", "image=사진"]  # 질문 is known
     line = error(kovqa(*words, "-o", "색인"), 3)
-    assert "표.csv:1: no column 'answer'; it has 사진, 질문, 대답 → name it: --column answer=NAME" in line
-    done = kovqa(*words, "--column", "answer=대답", "-o", "색인", "--json")
+    assert "표.csv:1: no column 'answer'; it has 사진, 질문, 참값 → name it: --column answer=NAME" in line
+    done = kovqa(*words, "--column", "answer=참값", "-o", "색인", "--json")
     assert json.loads(done.stdout)["rows"]["train"] == 1, done.stderr
     assert (tmp_path / "색인" / "answers.txt").read_text("utf-8") == "007\n"
-    checked = kovqa(*words, "--column", "answer=대답", "--check")
+    checked = kovqa(*words, "--column", "answer=참값", "--check")
     assert (checked.returncode, checked.stdout) == (0, "")
     assert "OURS=THEIRS" in error(kovqa(*words, "--column", "정답"), 2)
 

@@ -77,7 +77,7 @@ def test_rows_of_a_table_that_are_left_out_are_named_by_line(root: Path) -> None
 @pytest.mark.parametrize(
     ("content", "columns", "expected", "hint"),
     [
-        ("image,question,대답\n", {}, "표.csv:1: no column 'answer'; it has image, question, 대답", "answer=NAME"),
+        ("image,question,참값\n", {}, "표.csv:1: no column 'answer'; it has image, question, 참값", "answer=NAME"),
         ("img,question,answer\n", {}, "표.csv:1: no column 'image'", "--column image=img"),
         ("image,question,answer\n", {"id": "번호"}, "표.csv:1: no column '번호'", "--column id=NAME"),
         ("image,question,answer\n", {"imag": "a"}, "unknown column 'imag'; did you mean image", ""),
