@@ -23,34 +23,51 @@ class SlurmSettings(StrictSettings):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # an account may be a number, a time minutes
 
-    partition: str = Field("", description="--partition")
-    account: str = Field("", description="--account")
-    qos: str = Field("", description="--qos")
-    time: str = Field("", pattern=_SLURM_TIME_PATTERN, description="--time, as text: 24:00:00 or 2-00:00:00")
+    partition: str = Field("", description="--partition", examples=["gpu"])
+    account: str = Field("", description="--account", examples=["mylab"])
+    qos: str = Field("", description="--qos", examples=["normal"])
+    time: str = Field(
+        "",
+        pattern=_SLURM_TIME_PATTERN,
+        description="--time, as text: 24:00:00 or 2-00:00:00",
+        examples=["24:00:00"],
+    )
     gpus: Literal["gpus-per-node", "gres", "none"] = Field(
         "gpus-per-node", description="how GPUs are requested; older clusters know gres only, some neither"
     )
-    gpu_type: str = Field("", description="the cluster's name of this GPU, where it has several kinds: a100")
-    cpus_per_task: int = Field(
-        0, ge=0, description="--cpus-per-task; 0: each process's loader workers and one more"
+    gpu_type: str = Field(
+        "", description="the cluster's name of this GPU, where it has several kinds: a100", examples=["a100"]
     )
-    memory: str = Field("", description="--mem of one node, like 200G")
+    cpus_per_task: int = Field(
+        0, ge=0, description="--cpus-per-task; 0: each process's loader workers and one more", examples=[8]
+    )
+    memory: str = Field("", description="--mem of one node, like 200G", examples=["200G"])
     tasks: Literal["gpu", "node"] = Field(
         "gpu", description="one srun task per GPU, or one per node that starts torchrun there"
     )
     signal_seconds: int = Field(
-        300, ge=0, description="signal before the time limit: enough to write a checkpoint; 0: none"
+        300,
+        ge=0,
+        description="signal before the time limit: enough to write a checkpoint; 0: none",
+        examples=[600],
     )
     requeue: bool = Field(
         True, description="sbatch: put the job into the queue again after the time limit; it goes on"
     )
-    options: list[str] = Field([], description="further options of the job, passed on unchanged: --exclusive")
+    options: list[str] = Field(
+        [],
+        description="further options of the job, passed on unchanged: --exclusive",
+        examples=[["--exclusive"]],
+    )
     srun_options: list[str] = Field(
         [],
         description="further options of the srun that starts the workers: --mpi=none, --container-image=FILE",
+        examples=[["--mpi=none"]],
     )
     node_setup: list[str] = Field(
-        [], description="shell lines run once on each node before its workers: copy data to a local disk"
+        [],
+        description="shell lines run once on each node before its workers: copy data to a local disk",
+        examples=[["cp -r /shared/images /local/images"]],
     )
 
     @model_validator(mode="after")
@@ -80,46 +97,74 @@ def _slurm_time_seconds(time: str) -> int | None:
 class Profile(StrictSettings):
     """One kind of machine, as its YAML file states it."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="its name; by default that of the file")
     from_machine: bool = Field(
         False, description="fill in what the file does not say of this machine's NVIDIA GPUs and cores: "
         "gpu_memory_gb, processes_per_node, loader_workers, precision",
     )  # fmt: skip
-    gpu: str = Field("", description="part of the GPU's name, as nvidia-smi prints it; Apple; empty: no GPU")
-    gpu_memory_gb: int = Field(0, ge=0, description="memory of one GPU; 0: that of this machine's smallest")
+    gpu: str = Field(
+        "",
+        description="part of the GPU's name, as nvidia-smi prints it; Apple; empty: no GPU",
+        examples=["A100"],
+    )
+    gpu_memory_gb: int = Field(
+        0, ge=0, description="memory of one GPU; 0: that of this machine's smallest", examples=[80]
+    )
     # A name of launch.launchers.LAUNCHERS, which lies above settings: check_launcher there refuses others.
     launcher: str = Field(
         "torchrun", description="torchrun: this machine (or typed on each node); srun: SLURM, waited for; "
         "sbatch: put into SLURM's queue",
+        examples=["sbatch"],
     )  # fmt: skip
     nodes: int | str = Field(
         1,
         description="machines side by side; 1:4 with torchrun: so many as come, from 1 to 4, and may leave again",
+        examples=[2],
     )
-    processes_per_node: int = Field(1, ge=1, description="training processes: one per GPU")
+    processes_per_node: int = Field(1, ge=1, description="training processes: one per GPU", examples=[4])
     rendezvous: str = Field(
-        "", description="torchrun over several nodes: HOST:PORT of the first, which all can reach"
+        "",
+        description="torchrun over several nodes: HOST:PORT of the first, which all can reach",
+        examples=["node1:29500"],
     )
-    rendezvous_minutes: float = Field(10.0, gt=0, description="how long nodes wait for each other")
+    rendezvous_minutes: float = Field(
+        10.0, gt=0, description="how long nodes wait for each other", examples=[30]
+    )
     network_interface: str = Field(
-        "", description="network interface between nodes, like ib0 (NCCL and gloo)"
+        "", description="network interface between nodes, like ib0 (NCCL and gloo)", examples=["ib0"]
     )
     max_restarts: int = Field(
-        0, ge=0, description="torchrun: how often failed workers start again, from the last checkpoint"
+        0,
+        ge=0,
+        description="torchrun: how often failed workers start again, from the last checkpoint",
+        examples=[3],
     )
-    setup: list[str] = Field([], description="shell lines before the workers: module load, conda activate")
+    setup: list[str] = Field(
+        [],
+        description="shell lines before the workers: module load, conda activate",
+        examples=[["module load cuda/12.8"]],
+    )
     command_prefix: list[str] = Field(
-        [], description="command put before the workers' python: a container, numactl"
+        [],
+        description="command put before the workers' python: a container, numactl",
+        examples=[["apptainer", "exec", "--nv", "/shared/kovqa.sif"]],
     )
-    python: str = Field("", description="the workers' python; empty: the one that runs kovqa")
+    python: str = Field(
+        "",
+        description="the workers' python; empty: the one that runs kovqa",
+        examples=["/opt/kovqa/bin/python"],
+    )
     binding: Literal["none", "node", "socket", "cores"] = Field(
         "none", description="CPUs a process is bound to: its NUMA node's, its socket's, cores of its own"
     )
     slurm: SlurmSettings = SlurmSettings()
-    loader_workers: int = Field(0, ge=0, description="processes per training process that prepare batches")
+    loader_workers: int = Field(
+        0, ge=0, description="processes per training process that prepare batches", examples=[8]
+    )
     threads: int = Field(
         0, ge=0, description="CPU threads of one process; 0: OMP_NUM_THREADS if it is set, else cores / processes, less "
         "one for each loader worker",
+        examples=[4],
     )  # fmt: skip
     precision: Literal["bf16", "fp16", "fp32"] = Field(
         "bf16", description="of the model's arithmetic; weights are fp32; fp16 scales the loss, for a T4"
@@ -134,10 +179,13 @@ class Profile(StrictSettings):
     offload_param: Literal["none", "cpu"] = Field(
         "none", description="zero3: cpu keeps the weights there too, until a layer is computed"
     )
-    deepspeed: str = Field("", description="file of DeepSpeed's own settings, for the zero strategies")
+    deepspeed: str = Field(
+        "", description="file of DeepSpeed's own settings, for the zero strategies", examples=["ds.json"]
+    )
     micro_batch: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {}, description="examples one process can hold, by recipe name; `default` for the rest; a recipe without "
         "a number gets the most that fits into a GPU by the count",
+        examples=[{"default": 32}],
     )  # fmt: skip
     activation_checkpointing: Literal["auto"] | bool = Field(
         "auto", description="compute activations twice to save memory; auto: off, unless so little fits without it "
@@ -158,8 +206,11 @@ class Profile(StrictSettings):
     watchdog_minutes: float = Field(
         15.0, gt=0, description="a process without progress for that long is named, and the run ends; longer "
         "than a step may take, compilation included",
+        examples=[30],
     )  # fmt: skip
-    env: dict[str, str] = Field({}, description="environment variables of the workers")
+    env: dict[str, str] = Field(
+        {}, description="environment variables of the workers", examples=[{"NCCL_DEBUG": "INFO"}]
+    )
 
     @field_validator("nodes")
     @classmethod

@@ -50,31 +50,61 @@ NAMED_DIMENSIONS = {
 class CaptionSettings(StrictSettings):
     """How captions are learned and searched for; the defaults are the original's."""
 
-    mask: float = Field(0.6, gt=0, le=1, description="fraction of a caption's tokens to be predicted")
-    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
-    drop_worst: float = Field(0.2, ge=0, lt=1, description="fraction of the losses, the largest, left out")
-    drop_worst_after: int = Field(12000, ge=0, description="optimizer steps before that begins")
-    num_beams: int = Field(3, ge=1, description="captions followed at once; 1: greedy")
-    length_penalty: float = Field(0.6, ge=0, description="power of the length scores are divided by")
+    mask: float = Field(
+        0.6, gt=0, le=1, description="fraction of a caption's tokens to be predicted", examples=[0.5]
+    )
+    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing", examples=[0.0])
+    drop_worst: float = Field(
+        0.2, ge=0, lt=1, description="fraction of the losses, the largest, left out", examples=[0.0]
+    )
+    drop_worst_after: int = Field(
+        12000, ge=0, description="optimizer steps before that begins", examples=[6000]
+    )
+    num_beams: int = Field(3, ge=1, description="captions followed at once; 1: greedy", examples=[1])
+    length_penalty: float = Field(
+        0.6, ge=0, description="power of the length scores are divided by", examples=[1.0]
+    )
 
 
 class ModelConfig(FamilyConfig):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
-    size: Literal["tiny", "base", "large", "custom"] = "base"
-    image_size: int = Field(224, ge=1, le=16384, description="side of the square input image, pixels")
-    patch_size: int = Field(16, ge=1, description="side of a patch, pixels")
-    max_text: int = Field(64, ge=3, le=TEXT_POSITIONS - POSITION_OFFSET, description="tokens of a question")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer")
-    vocab_size: int | None = Field(
-        None, ge=5, description="rows of the text table; default: as many as the tokenizer has"
+    size: Literal["tiny", "base", "large", "custom"] = Field(
+        "base",
+        description="dimensions: of the published models base and large, of a toy, or your own (custom)",
     )
-    num_classes: int | None = Field(None, ge=1, description="answers; default: as many as the index has")
-    tokenizer: str | None = Field(None, description="SentencePiece model; --tokenizer wins")
-    tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
-    weights: str | None = Field(None, description="published weights or a run to start from")
+    image_size: int = Field(
+        224, ge=1, le=16384, description="side of the square input image, pixels", examples=[480]
+    )
+    patch_size: int = Field(16, ge=1, description="side of a patch, pixels", examples=[14])
+    max_text: int = Field(
+        64, ge=3, le=TEXT_POSITIONS - POSITION_OFFSET, description="tokens of a question", examples=[32]
+    )
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="stochastic depth of the last layer", examples=[0.1]
+    )
+    vocab_size: int | None = Field(
+        None,
+        ge=5,
+        description="rows of the text table; default: as many as the tokenizer has",
+        examples=[64010],
+    )
+    num_classes: int | None = Field(
+        None, ge=1, description="answers; default: as many as the index has", examples=[3129]
+    )
+    tokenizer: str | None = Field(
+        None, description="SentencePiece model; --tokenizer wins", examples=["beit3.spm"]
+    )
+    tokenizer_sha256: str | None = Field(
+        None, description="of the tokenizer; another one is refused", examples=["3d2c…"]
+    )
+    weights: str | None = Field(
+        None, description="published weights or a run to start from", examples=["beit3_base_itc_patch16_224"]
+    )
     weights_tokenizer: str | None = Field(
-        None, description="tokenizer the weights were trained with; known for published weights and runs"
+        None,
+        description="tokenizer the weights were trained with; known for published weights and runs",
+        examples=["beit3.spm"],
     )
     text_rows: Literal["carried", "original"] = Field(
         "carried",
@@ -82,9 +112,11 @@ class ModelConfig(FamilyConfig):
     )
     caption: CaptionSettings = CaptionSettings()
     reinit: tuple[Reinit, ...] = Field(
-        (), description="components newly initialised although weights are given"
+        (), description="components newly initialised although weights are given", examples=[["head"]]
     )
-    custom: ModelDimensions | None = Field(None, description="dimensions, with `size: custom`")
+    custom: ModelDimensions | None = Field(
+        None, description="dimensions, with `size: custom`", examples=[[192, 3, 6, 768]]
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

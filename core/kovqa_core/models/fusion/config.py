@@ -40,39 +40,69 @@ EncoderSettings = dict[str, Any]
 class ModelConfig(FamilyConfig):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
-    question: str = Field("xlm-roberta-base", description="question encoder: a Hugging Face folder or asset")
-    picture: str = Field("resnet50-ram", description="image encoder: a timm folder or asset")
-    question_config: EncoderSettings = Field({}, description="settings of the question encoder that differ")
-    picture_config: EncoderSettings = Field({}, description="arguments of timm.create_model that differ")
+    question: str = Field(
+        "xlm-roberta-base",
+        description="question encoder: a Hugging Face folder or asset",
+        examples=["assets/klue-roberta-base"],
+    )
+    picture: str = Field(
+        "resnet50-ram", description="image encoder: a timm folder or asset", examples=["assets/vit-small"]
+    )
+    question_config: EncoderSettings = Field(
+        {}, description="settings of the question encoder that differ", examples=[{"num_hidden_layers": 6}]
+    )
+    picture_config: EncoderSettings = Field(
+        {}, description="arguments of timm.create_model that differ", examples=[{"drop_path_rate": 0.1}]
+    )
     random_init: bool = Field(False, description="encoders start with random weights: no file is read")
-    tokenizer: str | None = Field(None, description="default: the question encoder's own; --tokenizer wins")
-    tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
-    image_size: int = Field(224, ge=1, le=16384, description="side of the square input image, pixels")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of the pixels, 0…1")
-    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="of the pixels")
-    resample: Literal["bilinear", "bicubic"] = "bilinear"
-    max_text: int = Field(50, ge=3, description="tokens of a question")
+    tokenizer: str | None = Field(
+        None,
+        description="default: the question encoder's own; --tokenizer wins",
+        examples=["runs/tokenizer/ko.spm"],
+    )
+    tokenizer_sha256: str | None = Field(
+        None, description="of the tokenizer; another one is refused", examples=["3d2c…"]
+    )
+    image_size: int = Field(
+        224, ge=1, le=16384, description="side of the square input image, pixels", examples=[384]
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="of the pixels, 0…1", examples=[[0.5, 0.5, 0.5]]
+    )
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225), description="of the pixels", examples=[[0.5, 0.5, 0.5]]
+    )
+    resample: Literal["bilinear", "bicubic"] = Field("bilinear", description="how images are resized")
+    max_text: int = Field(50, ge=3, description="tokens of a question", examples=[64])
     fusion: Literal["product", "grid"] = Field(
         "product", description="product of both features; or attention over question tokens and image regions"
     )
-    transformer: int = Field(0, ge=0, description="transformer layers after the product, or over the grid")
-    transformer_heads: int = Field(8, ge=1)
-    transformer_ffn: int = Field(2048, ge=1)
-    transformer_dropout: float = Field(0.2, ge=0, lt=1)
+    transformer: int = Field(
+        0, ge=0, description="transformer layers after the product, or over the grid", examples=[2]
+    )
+    transformer_heads: int = Field(8, ge=1, description="attention heads of those layers", examples=[16])
+    transformer_ffn: int = Field(
+        2048, ge=1, description="feed-forward width of those layers", examples=[4096]
+    )
+    transformer_dropout: float = Field(0.2, ge=0, lt=1, description="dropout of those layers", examples=[0.1])
     scope: Literal["sample", "batch"] = Field(
         "sample",
         description="one sequence an example; `batch` is the original's arithmetic, for comparison only",
     )
-    hidden_size: int = Field(1024, ge=1, description="width of the head")
-    picture_dropout: float = Field(0.25, ge=0, lt=1)
-    head_dropout: float = Field(0.2, ge=0, lt=1)
-    num_classes: int | None = Field(None, ge=1, description="answers; default: as many as the index has")
+    hidden_size: int = Field(1024, ge=1, description="width of the head", examples=[768])
+    picture_dropout: float = Field(
+        0.25, ge=0, lt=1, description="dropout of the image's features", examples=[0.1]
+    )
+    head_dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the head", examples=[0.1])
+    num_classes: int | None = Field(
+        None, ge=1, description="answers; default: as many as the index has", examples=[1000]
+    )
     loss: Literal["ce", "focal", "focal_original"] = Field(
         "ce", description="cross-entropy; focal by example; the original's focal of the batch mean"
     )
-    gamma: float = Field(2.0, ge=0, description="of focal losses: 0 is cross-entropy")
+    gamma: float = Field(2.0, ge=0, description="of focal losses: 0 is cross-entropy", examples=[1.0])
     smoothing: float = Field(
-        0.0, ge=0, lt=1, description="label smoothing; the original's focal loss has 0.1"
+        0.0, ge=0, lt=1, description="label smoothing; the original's focal loss has 0.1", examples=[0.1]
     )
     class_weights: Literal["none", "original", "inverse_sqrt", "effective"] = Field(
         "none", description="of an answer's count n: 1 - n/N, n^-1/2, or (1-b)/(1-b^n) with b = 0.9999"

@@ -43,9 +43,11 @@ PROMPT_SETTINGS = ("instruction", "choices", "max_new_tokens", "max_pixels", "im
 class TuningSettings(StrictSettings):
     """How each component learns."""
 
-    vision: TuningMode = "none"
-    projector: TuningMode = "none"
-    language: Literal["none", "lora", "qlora", "full"] = "none"
+    vision: TuningMode = Field("none", description="how the image encoder learns")
+    projector: TuningMode = Field("none", description="how the projector learns")
+    language: Literal["none", "lora", "qlora", "full"] = Field(
+        "none", description="how the language model learns; qlora: lora, with its weights in 4 bits"
+    )
 
     @property
     def components(self) -> dict[str, str]:
@@ -59,26 +61,44 @@ class ModelConfig(FamilyConfig):
     base: str | None = Field(
         None,
         description="folder of a Hugging Face model, OWNER/NAME[@REVISION] of the hub, or its name in assets/",
+        examples=["Qwen/Qwen3-VL-2B-Instruct"],
     )
-    fingerprint: str | None = Field(None, description="of the base; another one is refused")
+    fingerprint: str | None = Field(
+        None, description="of the base; another one is refused", examples=["3d2c…"]
+    )
     random_init: bool = Field(
         False, description="no base: a small model with random weights, its tokenizer from the index"
     )
-    weights: str | None = Field(None, description="run whose trained weights to start from")
+    weights: str | None = Field(
+        None, description="run whose trained weights to start from", examples=["runs/first"]
+    )
     train: TuningSettings = Field(
         TuningSettings(language="lora"),
         description=f"{', '.join(TUNING_PRESETS)}, or vision, projector and language by themselves",
+        examples=["projector"],
     )
-    tokens: tuple[str, ...] = Field((), description="tokens whose rows of the text table learn, too")
+    tokens: tuple[str, ...] = Field(
+        (), description="tokens whose rows of the text table learn, too", examples=[["<image>"]]
+    )
     frozen: tuple[str, ...] = Field(
-        (), description="ends of names of modules that do not learn although their component does"
+        (),
+        description="ends of names of modules that do not learn although their component does",
+        examples=[["embed_tokens"]],
     )
     lora: LoraSettings = LoraSettings()
-    max_pixels: int = Field(1_003_520, ge=1, description="larger images are reduced to this many pixels")
-    max_text: int = Field(2048, ge=8, description="tokens of a training row, its image's included")
-    max_new_tokens: int = Field(DEFAULT_MAX_NEW_TOKENS, ge=1, description="tokens of an answer")
+    max_pixels: int = Field(
+        1_003_520, ge=1, description="larger images are reduced to this many pixels", examples=[501760]
+    )
+    max_text: int = Field(
+        2048, ge=8, description="tokens of a training row, its image's included", examples=[1024]
+    )
+    max_new_tokens: int = Field(
+        DEFAULT_MAX_NEW_TOKENS, ge=1, description="tokens of an answer", examples=[64]
+    )
     instruction: str = Field(
-        DEFAULT_INSTRUCTION, description="auto (in the question's language), ko, en, none, or any text"
+        DEFAULT_INSTRUCTION,
+        description="auto (in the question's language), ko, en, none, or any text",
+        examples=["ko"],
     )
     choices: bool = Field(
         False,

@@ -16,11 +16,15 @@ _INIT_PATTERN = re.compile(rf"{'|'.join(_INITS)}|pissa_niter_[1-9]\d?")
 class LoraSettings(StrictSettings):
     """Size and kind of the low-rank updates."""
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
+    rank: int = Field(16, ge=1, description="rank of the updates, and so their size", examples=[64])
+    alpha: float = Field(
+        32.0, gt=0, description="scale of the updates: they count times alpha / rank", examples=[16]
+    )
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the updates", examples=[0.0])
     targets: tuple[str, ...] = Field(
-        (), description="ends of module names, such as q_proj; empty: every linear layer of the component"
+        (),
+        description="ends of module names, such as q_proj; empty: every linear layer of the component",
+        examples=[["q_proj", "v_proj"]],
     )
     use_dora: bool = Field(
         False, description="DoRA: the length of each row of a weight learns apart from its direction"
@@ -30,6 +34,7 @@ class LoraSettings(StrictSettings):
         True,
         description=f"what updates begin with: true (zero), {', '.join(_INITS)}, or pissa_niter_N (pissa by N quick "
         "iterations)",
+        examples=["pissa_niter_4"],
     )
 
     @field_validator("init_lora_weights")
