@@ -11,7 +11,7 @@ from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.progress import Progress
 
-from kovqa_cli import options
+from kovqa_cli import options, setting_completion
 
 
 def import_(
@@ -60,7 +60,10 @@ def import_(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="A setting that the weights do not tell. Repeatable.", metavar="model.KEY=VALUE"
+            "--set",
+            help="A setting that the weights do not tell. Repeatable.",
+            metavar="model.KEY=VALUE",
+            autocompletion=setting_completion.complete_setting,
         ),
     ] = None,
     *,
