@@ -1,6 +1,6 @@
 """What completion offers behind `--set`: keys and their values. Reads one table and the named recipe's family, no more.
 
-The table is made of the settings' models by `tools/settings_reference.py`: Tab must not wait for pydantic and YAML.
+The table is made of the settings' models by `tools/settings_reference.py`: Tab must not wait for them and for YAML.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def _values(line: KeyLine) -> Iterator[str]:
         yield from line.choices
         return
     # What a shell would take apart is left to be typed, and `""` is no value to begin with.
-    known = [value for value in (line.default, line.example) if value and not re.search(r"[\s\"'{}<>…]", value)]
+    known = [
+        value for value in (line.default, line.example) if value and not re.search(r"[\s\"'{}<>…]", value)
+    ]
     yield from known if len(known) > 1 else ["", *known]
 
 
@@ -71,7 +73,9 @@ def _lines_for_command(context: typer.Context) -> list[KeyLine]:
     group = (context.command_path.split()[1:] or [""])[0]
     lines = read_key_lines()
     if group == "profiles":
-        return [replace(line, key=line.key.removeprefix("profile.")) for line in lines if line.part == "profile"]
+        return [
+            replace(line, key=line.key.removeprefix("profile.")) for line in lines if line.part == "profile"
+        ]
     if group == "import":  # whose family is that of the weights
         return list({line.key: line for line in lines if line.key.startswith("model.")}.values())
     parts = {"recipe", _family_on_line(context.params), *([] if group == "recipes" else ["profile"])}

@@ -45,7 +45,7 @@ def _suit_shells(environment: MutableMapping[str, str]) -> None:
         def format_completion(self, item: Any) -> str:
             return str(item.value)[cut:]
 
-    shells.add_completion_class(WholeWordBash, "bash")
+    shells.add_completion_class(WholeWordBash, "bash")  # type: ignore[attr-defined]
 
 
 def join_broken_words(words: Sequence[str], current: int) -> tuple[list[str], int, int]:

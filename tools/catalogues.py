@@ -38,9 +38,11 @@ def code_messages() -> Iterator[tuple[str, str]]:
 
 
 def help_texts() -> Iterator[str]:
-    """The English text of every page of --help."""
+    """The English text of every page of --help, and the meaning of every key of recipes and profiles."""
     from kovqa_cli.main import app
+    from tools.settings_reference import key_meanings
 
+    yield from sorted(key_meanings())
     yield from _command_texts(typer.main.get_command(app))
 
 

@@ -9,10 +9,14 @@ The pages' other text is written by hand; the tables stand between two comments.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "core")]
 
 from kovqa_core.evaluate.metrics import METRICS
 from kovqa_core.launch.launchers import LAUNCHERS
@@ -23,7 +27,6 @@ from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.renamed_keys import PROFILE
 from kovqa_core.settings.setting_keys import SettingKey, setting_keys
 
-ROOT = Path(__file__).resolve().parents[1]
 COMPLETION_TABLE = ROOT / "kovqa_cli" / "setting_keys.tsv"
 _TABLES = re.compile(r"(?<=<!-- keys -->\n).*?(?=<!-- end of keys -->)", re.DOTALL)
 
@@ -58,7 +61,9 @@ def with_names(keys: list[SettingKey]) -> list[SettingKey]:
         "launcher": LAUNCHERS, "profile.launcher": LAUNCHERS, "family": FAMILIES, "eval.metric": METRICS
     }  # fmt: skip
     return [
-        replace(key, choices=tuple(tables[key.name]), type=", ".join(tables[key.name])) if key.name in tables else key
+        replace(key, choices=tuple(tables[key.name]), type=", ".join(tables[key.name]))
+        if key.name in tables
+        else key
         for key in keys
     ]
 
@@ -72,6 +77,13 @@ def reference_files() -> dict[Path, str]:
             page = ROOT / "docs" / f"{name}{suffix}.md"
             files[page] = _TABLES.sub(lambda _, text=tables: text, page.read_text("utf-8"))
     return files
+
+
+def key_meanings() -> set[str]:
+    """What every key means, in English: texts for the catalogue of help."""
+    keys = [*profile_keys(), *recipe_setting_keys()]
+    keys += [key for family in FAMILIES for key in model_setting_keys(family)]
+    return {key.meaning for key in keys}
 
 
 # ------------------------------------------------------------------------------------ pages

@@ -113,21 +113,19 @@ def detect_profile(
 
 
 @profiles_app.command("schema")
-def show_schema() -> None:
+def show_schema(*, json: options.JsonOption = False) -> None:
     """Print a profile's JSON schema, for editors.
 
     A profile's first line then names it: # yaml-language-server: $schema=FILE.
     """
-    import json
-
     from kovqa_core.launch.launchers import LAUNCHERS
     from kovqa_core.settings.profile import Profile
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import settings
 
     schema = Profile.model_json_schema()
     schema["required"] = [
         key for key in schema["required"] if key != "name"
     ]  # a file's name is the profile's
     schema["properties"]["launcher"]["enum"] = list(LAUNCHERS)
-    console.print_result(*json.dumps(schema, ensure_ascii=False, indent=1).splitlines())
+    settings.print_schema(schema, as_json=json)

@@ -69,3 +69,17 @@ def new_recipe(
             force=force, check=read_model_settings, on_progress=on_progress,
         )  # fmt: skip
     settings.print_new_settings("recipe", path, as_json=json, quiet=quiet)
+
+
+@recipes_app.command("schema")
+def show_schema(*, json: options.JsonOption = False) -> None:
+    """Print a recipe's JSON schema, for editors.
+
+    A recipe's first line then names it: # yaml-language-server: $schema=FILE. Which keys `model` has depends on `family`.
+    """
+    from kovqa_core.models import FAMILIES
+    from kovqa_core.models.recipe_keys import recipe_schema
+
+    from kovqa_cli.output import settings
+
+    settings.print_schema(recipe_schema(list(FAMILIES)), as_json=json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kovqa_core.messages import message, shell_quote
 
@@ -70,6 +70,16 @@ def print_settings(name: SettingsName, settings: Profile | Recipe, path: Path, *
         console.print_json({name: settings.model_dump(mode="json"), "path": str(path)})
     else:
         console.print_result(*read_text(path).rstrip().replace("\r\n", "\n").split("\n"))
+
+
+def print_schema(schema: Mapping[str, Any], *, as_json: bool) -> None:
+    """A JSON schema: for a file of an editor, or in one line as every command's JSON."""
+    import json
+
+    if as_json:
+        console.print_json(schema)
+    else:
+        console.print_result(*json.dumps(schema, ensure_ascii=False, indent=1).splitlines())
 
 
 def print_new_settings(name: SettingsName, path: Path, *, as_json: bool, quiet: bool) -> None:

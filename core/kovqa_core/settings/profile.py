@@ -23,13 +23,13 @@ class SlurmSettings(StrictSettings):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # an account may be a number, a time minutes
 
-    partition: str = Field("", description="--partition", examples=["gpu"])
-    account: str = Field("", description="--account", examples=["mylab"])
-    qos: str = Field("", description="--qos", examples=["normal"])
+    partition: str = Field("", description="partition of the job (--partition)", examples=["gpu"])
+    account: str = Field("", description="account that pays for the job (--account)", examples=["mylab"])
+    qos: str = Field("", description="quality of service (--qos)", examples=["normal"])
     time: str = Field(
         "",
         pattern=_SLURM_TIME_PATTERN,
-        description="--time, as text: 24:00:00 or 2-00:00:00",
+        description="time limit (--time), as text: 24:00:00 or 2-00:00:00",
         examples=["24:00:00"],
     )
     gpus: Literal["gpus-per-node", "gres", "none"] = Field(
@@ -39,9 +39,12 @@ class SlurmSettings(StrictSettings):
         "", description="the cluster's name of this GPU, where it has several kinds: a100", examples=["a100"]
     )
     cpus_per_task: int = Field(
-        0, ge=0, description="--cpus-per-task; 0: each process's loader workers and one more", examples=[8]
+        0,
+        ge=0,
+        description="cores of a task (--cpus-per-task); 0: each process's loader workers and one more",
+        examples=[8],
     )
-    memory: str = Field("", description="--mem of one node, like 200G", examples=["200G"])
+    memory: str = Field("", description="memory of one node (--mem), like 200G", examples=["200G"])
     tasks: Literal["gpu", "node"] = Field(
         "gpu", description="one srun task per GPU, or one per node that starts torchrun there"
     )
@@ -167,7 +170,8 @@ class Profile(StrictSettings):
         examples=[4],
     )  # fmt: skip
     precision: Literal["bf16", "fp16", "fp32"] = Field(
-        "bf16", description="of the model's arithmetic; weights are fp32; fp16 scales the loss, for a T4"
+        "bf16",
+        description="numbers that the model computes in; weights are fp32; fp16 scales the loss, for a T4",
     )
     strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
         "ddp", description="what is sharded among processes: ddp nothing, zero3 and fsdp2 everything"

@@ -146,6 +146,9 @@ class TrainSettings(StrictSettings):
         DEFAULT_TRACKERS,
         description="trackers: tensorboard, wandb, mlflow, trackio; empty: none",
         examples=[["tensorboard", "wandb"]],
+        json_schema_extra=lambda schema: schema.update(
+            anyOf=[{"type": schema.pop("type"), "items": schema.pop("items")}, {"type": "string"}]
+        ),
     )
 
     @field_validator("track", mode="before")

@@ -118,7 +118,7 @@ def _choices(root: JsonSchema, field: JsonSchema) -> tuple[str, ...]:
     choices: list[str] = []
     for branch in _branches(root, field):
         if "enum" in branch or "const" in branch:
-            choices += branch.get("enum", [branch.get("const")])
+            choices += branch.get("enum") or [branch["const"]]
         elif branch.get("type") == "boolean":
             choices += ["true", "false"]
         elif "properties" not in branch:
@@ -132,8 +132,8 @@ def _type_text(root: JsonSchema, field: JsonSchema) -> str:
 
 def _branch_type(root: JsonSchema, branch: JsonSchema) -> str:
     if "enum" in branch or "const" in branch:
-        return ", ".join(branch.get("enum", [branch.get("const")]))
-    kind = branch.get("type", "any")
+        return ", ".join(branch.get("enum") or [branch["const"]])
+    kind: str = branch.get("type", "any")
     if kind == "array" and "prefixItems" in branch:
         return f"[{', '.join(_type_text(root, item) for item in branch['prefixItems'])}]"
     if kind == "array":
@@ -142,7 +142,7 @@ def _branch_type(root: JsonSchema, branch: JsonSchema) -> str:
         value = branch.get("additionalProperties", True)
         return f"{{str: {_type_text(root, value) if isinstance(value, dict) else 'any'}}}"
     bounds = [f"{sign} {setting_text(branch[key])}" for key, sign in _BOUNDS.items() if key in branch]
-    return " ".join([_TYPE_NAMES.get(kind, kind), *[", ".join(bounds)]]).strip()
+    return f"{_TYPE_NAMES.get(kind, kind)} {', '.join(bounds)}".strip()
 
 
 def _example(field: JsonSchema, choices: Sequence[str], default: object) -> str:

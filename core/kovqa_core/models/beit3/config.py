@@ -78,7 +78,7 @@ class ModelConfig(FamilyConfig):
     )
     patch_size: int = Field(16, ge=1, description="side of a patch, pixels", examples=[14])
     max_text: int = Field(
-        64, ge=3, le=TEXT_POSITIONS - POSITION_OFFSET, description="tokens of a question", examples=[32]
+        64, ge=3, le=TEXT_POSITIONS - POSITION_OFFSET, description="most tokens of a question", examples=[32]
     )
     drop_path: float = Field(
         0.0, ge=0, lt=1, description="stochastic depth of the last layer", examples=[0.1]
@@ -90,13 +90,13 @@ class ModelConfig(FamilyConfig):
         examples=[64010],
     )
     num_classes: int | None = Field(
-        None, ge=1, description="answers; default: as many as the index has", examples=[3129]
+        None, ge=1, description="number of answers; default: as many as the index has", examples=[3129]
     )
     tokenizer: str | None = Field(
         None, description="SentencePiece model; --tokenizer wins", examples=["beit3.spm"]
     )
     tokenizer_sha256: str | None = Field(
-        None, description="of the tokenizer; another one is refused", examples=["3d2c…"]
+        None, description="SHA-256 of the tokenizer; another one is refused", examples=["3d2c…"]
     )
     weights: str | None = Field(
         None, description="published weights or a run to start from", examples=["beit3_base_itc_patch16_224"]

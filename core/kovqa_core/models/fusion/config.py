@@ -61,19 +61,23 @@ class ModelConfig(FamilyConfig):
         examples=["runs/tokenizer/ko.spm"],
     )
     tokenizer_sha256: str | None = Field(
-        None, description="of the tokenizer; another one is refused", examples=["3d2c…"]
+        None, description="SHA-256 of the tokenizer; another one is refused", examples=["3d2c…"]
     )
     image_size: int = Field(
         224, ge=1, le=16384, description="side of the square input image, pixels", examples=[384]
     )
     mean: tuple[float, float, float] = Field(
-        (0.485, 0.456, 0.406), description="of the pixels, 0…1", examples=[[0.5, 0.5, 0.5]]
+        (0.485, 0.456, 0.406),
+        description="mean of the pixels (0…1) in each colour, taken off",
+        examples=[[0.5, 0.5, 0.5]],
     )
     std: tuple[float, float, float] = Field(
-        (0.229, 0.224, 0.225), description="of the pixels", examples=[[0.5, 0.5, 0.5]]
+        (0.229, 0.224, 0.225),
+        description="standard deviation of the pixels in each colour, divided by",
+        examples=[[0.5, 0.5, 0.5]],
     )
     resample: Literal["bilinear", "bicubic"] = Field("bilinear", description="how images are resized")
-    max_text: int = Field(50, ge=3, description="tokens of a question", examples=[64])
+    max_text: int = Field(50, ge=3, description="most tokens of a question", examples=[64])
     fusion: Literal["product", "grid"] = Field(
         "product", description="product of both features; or attention over question tokens and image regions"
     )
@@ -95,17 +99,20 @@ class ModelConfig(FamilyConfig):
     )
     head_dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the head", examples=[0.1])
     num_classes: int | None = Field(
-        None, ge=1, description="answers; default: as many as the index has", examples=[1000]
+        None, ge=1, description="number of answers; default: as many as the index has", examples=[1000]
     )
     loss: Literal["ce", "focal", "focal_original"] = Field(
         "ce", description="cross-entropy; focal by example; the original's focal of the batch mean"
     )
-    gamma: float = Field(2.0, ge=0, description="of focal losses: 0 is cross-entropy", examples=[1.0])
+    gamma: float = Field(
+        2.0, ge=0, description="focusing power of focal losses; 0: cross-entropy", examples=[1.0]
+    )
     smoothing: float = Field(
         0.0, ge=0, lt=1, description="label smoothing; the original's focal loss has 0.1", examples=[0.1]
     )
     class_weights: Literal["none", "original", "inverse_sqrt", "effective"] = Field(
-        "none", description="of an answer's count n: 1 - n/N, n^-1/2, or (1-b)/(1-b^n) with b = 0.9999"
+        "none",
+        description="weight of an answer that occurs n times: 1 - n/N, n^-1/2, or (1-b)/(1-b^n) with b = 0.9999",
     )
     gradient_times_loss: bool = Field(
         False, description="as the original does: descends half the loss squared"

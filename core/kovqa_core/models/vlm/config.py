@@ -64,7 +64,7 @@ class ModelConfig(FamilyConfig):
         examples=["Qwen/Qwen3-VL-2B-Instruct"],
     )
     fingerprint: str | None = Field(
-        None, description="of the base; another one is refused", examples=["3d2c…"]
+        None, description="of the base model; another one is refused", examples=["3d2c…"]
     )
     random_init: bool = Field(
         False, description="no base: a small model with random weights, its tokenizer from the index"
@@ -76,6 +76,9 @@ class ModelConfig(FamilyConfig):
         TuningSettings(language="lora"),
         description=f"{', '.join(TUNING_PRESETS)}, or vision, projector and language by themselves",
         examples=["projector"],
+        json_schema_extra=lambda schema: schema.update(
+            anyOf=[{"enum": list(TUNING_PRESETS)}, {"$ref": schema.pop("$ref")}]
+        ),
     )
     tokens: tuple[str, ...] = Field(
         (), description="tokens whose rows of the text table learn, too", examples=[["<image>"]]
@@ -90,14 +93,14 @@ class ModelConfig(FamilyConfig):
         1_003_520, ge=1, description="larger images are reduced to this many pixels", examples=[501760]
     )
     max_text: int = Field(
-        2048, ge=8, description="tokens of a training row, its image's included", examples=[1024]
+        2048, ge=8, description="most tokens of a training row, its image's included", examples=[1024]
     )
     max_new_tokens: int = Field(
-        DEFAULT_MAX_NEW_TOKENS, ge=1, description="tokens of an answer", examples=[64]
+        DEFAULT_MAX_NEW_TOKENS, ge=1, description="most tokens of an answer", examples=[64]
     )
     instruction: str = Field(
         DEFAULT_INSTRUCTION,
-        description="auto (in the question's language), ko, en, none, or any text",
+        description="line below the question: auto (in its language), ko, en, none, or any text",
         examples=["ko"],
     )
     choices: bool = Field(
@@ -113,7 +116,9 @@ class ModelConfig(FamilyConfig):
         description="mean over rows; or, as in LLaVA, over the answers' tokens; or over rows, of those with choices "
         "the cross-entropy among their letters alone",
     )
-    dtype: Literal["bf16", "fp32"] = Field("bf16", description="of what does not learn")
+    dtype: Literal["bf16", "fp32"] = Field(
+        "bf16", description="numbers in which weights that do not learn are held"
+    )
     trust_remote_code: bool = Field(
         False, description="run Python code that the base model brings along; never kept"
     )
