@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
+
 
 def complete_profile(incomplete: str) -> list[str]:
     """Profile names that begin like this."""
@@ -13,6 +15,13 @@ def complete_profile(incomplete: str) -> list[str]:
 def complete_recipe(incomplete: str) -> list[str]:
     """Recipe names that begin like this."""
     return _settings_names("recipes", incomplete)
+
+
+def complete_setting(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Keys of recipes and profiles, or values of a key, that begin like this; with what they mean."""
+    from kovqa_cli.setting_completion import setting_completions, settings_of_command
+
+    return setting_completions(settings_of_command(context), incomplete)
 
 
 def complete_source(incomplete: str) -> list[str]:

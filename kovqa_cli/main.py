@@ -40,7 +40,6 @@ from kovqa_cli.commands import (
     vote,
 )
 from kovqa_cli.output.console import print_note, shown_language
-from kovqa_cli.shell_completion import CompletingGroup
 from kovqa_cli.stop_signals import interrupt_on_signals
 from kovqa_cli.typer_texts import run_command, usage_error
 from kovqa_cli.utf8_mode import ensure_utf8_mode
@@ -49,7 +48,6 @@ app = typer.Typer(
     name="kovqa",
     help="Korean visual question answering: from raw data to a trained model, an answer and a submission.",
     no_args_is_help=True,
-    cls=CompletingGroup,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -10,7 +10,7 @@ import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
-from kovqa_cli import completion, setting_completion
+from kovqa_cli import completion
 
 RecipeOption = Annotated[
     str | None,
@@ -47,7 +47,7 @@ SetOption = Annotated[
         "--set",
         help="Change one setting: optim.lr=1e-5 (recipe), profile.precision=fp32.",
         metavar="KEY=VALUE",
-        autocompletion=setting_completion.complete_setting,
+        autocompletion=completion.complete_setting,
     ),
 ]
 ModelOption = Annotated[

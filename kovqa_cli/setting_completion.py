@@ -31,11 +31,6 @@ class KeyLine:
     meaning: str
 
 
-def complete_setting(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Keys of the recipe on the line and of profiles, or the values of a key: each with its meaning."""
-    return setting_completions(_lines_for_command(context), incomplete)
-
-
 def setting_completions(lines: list[KeyLine], incomplete: str) -> list[tuple[str, str]]:
     """Completions of a word, of these keys.
 
@@ -68,7 +63,7 @@ def _values(line: KeyLine) -> Iterator[str]:
     yield from known if len(known) > 1 else ["", *known]
 
 
-def _lines_for_command(context: typer.Context) -> list[KeyLine]:
+def settings_of_command(context: typer.Context) -> list[KeyLine]:
     """Keys that this command takes: `profiles new` those of profiles, `import` those of models, and so on."""
     group = (context.command_path.split()[1:] or [""])[0]
     lines = read_key_lines()

@@ -6,29 +6,19 @@ apart at the `=` (and at a colon), so that the words it hands over are not those
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-import typer.core
-
 _BROKEN_AT = ("=", ":")  # of bash's COMP_WORDBREAKS, what options of ours contain
 
 
-class CompletingGroup(typer.core.TyperGroup):
-    """The app's group of commands, which completes as described above."""
+def suit_shells(environment: MutableMapping[str, str]) -> None:
+    """Put our own classes into typer's table of shells, and whole words into bash's variables.
 
-    def _main_shell_completion(
-        self, ctx_args: MutableMapping[str, Any], prog_name: str, complete_var: str | None = None
-    ) -> None:
-        if os.environ.get(complete_var or f"_{prog_name}_COMPLETE".replace("-", "_").upper()):
-            _suit_shells(os.environ)
-        super()._main_shell_completion(ctx_args, prog_name, complete_var)
-
-
-def _suit_shells(environment: MutableMapping[str, str]) -> None:
-    """Put our own classes into typer's table of shells, and whole words into bash's variables."""
+    Args:
+        environment: os.environ, by which a shell asks.
+    """
     from typer import _completion_classes as shells
 
     vars(shells)["_sanitize_help_text"] = one_line_help

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -178,4 +179,8 @@ def run_command(app: typer.Typer, language: str) -> Any:
     command = typer.main.get_command(app)
     if language != "en":
         translate_help_pages(command, language)
+    if "_KOVQA_COMPLETE" in os.environ:
+        from kovqa_cli.shell_completion import suit_shells
+
+        suit_shells(os.environ)
     return command(standalone_mode=False)

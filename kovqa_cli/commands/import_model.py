@@ -11,7 +11,7 @@ from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.progress import Progress
 
-from kovqa_cli import options, setting_completion
+from kovqa_cli import completion, options
 
 
 def import_(
@@ -63,7 +63,7 @@ def import_(
             "--set",
             help="A setting that the weights do not tell. Repeatable.",
             metavar="model.KEY=VALUE",
-            autocompletion=setting_completion.complete_setting,
+            autocompletion=completion.complete_setting,
         ),
     ] = None,
     *,
