@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from kovqa_core import __version__
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
-from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.messages.languages import LANGUAGES, known_language
 from kovqa_core.process_limits import find_limit
 
@@ -157,12 +157,23 @@ def _report_error(error: Exception) -> int:
         raise error  # a bug of ours keeps its traceback
     if os.environ.get("KOVQA_DEBUG"):
         raise error
-    print_note(
-        message("cli.error-with-hint", "kovqa: {problem} → {hint}", problem=error.message, hint=error.hint)
-        if error.hint
-        else message("cli.error", "kovqa: {problem}", problem=error.message)
-    )
+    print_note(error_line(error))
     return error.exit_code
+
+
+def error_line(error: KovqaError) -> Message:
+    """An error as one line: what is wrong and where, its code, what to do."""
+    from kovqa_core.messages.error_codes import find_error_code
+
+    code = find_error_code(error.message)
+    problem = (
+        message("cli.error-code", "{problem} [{code}]", problem=error.message, code=code)
+        if code
+        else error.message
+    )
+    if not error.hint:
+        return message("cli.error", "kovqa: {problem}", problem=problem)
+    return message("cli.error-with-hint", "kovqa: {problem} → {hint}", problem=problem, hint=error.hint)
 
 
 def _check_engine() -> None:
