@@ -3,7 +3,7 @@
 `core/kovqa_core/messages/error_codes.tsv` holds a line for each message that an error of `errors.py` may carry: its code
 and its key. A code begins with the error's exit code (9: it depends on where it happens), and is never changed nor given
 again: a line whose message is gone stays.
-`docs/errors.md` and `docs/errors.ko.md` list all codes that the code still uses, with what to do.
+`docs/errors.md` lists all codes that the code still uses, with what to do.
 """
 
 from __future__ import annotations
@@ -133,34 +133,33 @@ def assign_codes(keys: dict[str, int], codes: dict[str, str]) -> dict[str, str]:
     return assigned
 
 
-HEADINGS = {
-    "en": (
-        "Errors by their codes",
-        "An error names its code. The first digit is the exit code (7: 75; 9: one of several). In braces stands what an "
-        "error names.",
-        ("code", "what is wrong", "what to do"),
-    ),
-    "ko": (
-        "오류 코드",
-        "오류에는 코드가 붙습니다. 첫 숫자는 종료 코드입니다(7은 75, 9는 경우에 따라 다름). "
-        "중괄호에는 오류마다 다른 값이 들어갑니다.",
-        ("코드", "무엇이 잘못되었나", "어떻게 하나"),
-    ),
-}
+HEADING = """# Errors by their codes · 오류 코드
+
+An error names its code. The first digit is the exit code (7: 75; 9: one of several). In braces stands what an error names.
+
+오류에는 코드가 붙습니다. 첫 숫자는 종료 코드입니다(7은 75, 9는 경우에 따라 다름). 중괄호에는 오류마다 다른 값이 들어갑니다.
+
+| code | what is wrong → what to do | 무엇이 잘못되었나 → 어떻게 하나 |
+|---|---|---|
+"""
 
 
-def render_page(language: str, finder: ErrorFinder, keys: dict[str, int], codes: dict[str, str]) -> str:
-    """The page of errors in a language."""
-    title, introduction, columns = HEADINGS[language]
-    lines = [f"# {title}", "", introduction, ""]
-    lines += [f"| {' | '.join(columns)} |", "|---|---|---|"]
+def render_page(finder: ErrorFinder, keys: dict[str, int], codes: dict[str, str]) -> str:
+    """The page of all errors, in both languages: a code is searched for."""
+    lines = []
     for key in sorted(keys, key=lambda key: codes[key]):
-        hint = finder.hints.get(key, "")
-        cells = [codes[key], _text(key, language, finder.texts), _text(hint, language, finder.texts)]
-        lines.append(
-            "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
-        )
-    return "\n".join(lines) + "\n"
+        texts = [_error_text(finder, key, language) for language in languages.LANGUAGES]
+        lines.append(f"| {' | '.join([codes[key], *texts])} |")
+    return HEADING + "\n".join(lines) + "\n"
+
+
+def _error_text(finder: ErrorFinder, key: str, language: str) -> str:
+    problem = _text(key, language, finder.texts)
+    hint = _text(finder.hints.get(key, ""), language, finder.texts)
+    text = f"{problem} → {hint}" if hint else problem
+    return (
+        text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_").replace("`", "")
+    )
 
 
 def _text(key: str, language: str, texts: dict[str, str]) -> str:
@@ -178,8 +177,7 @@ def files_as_they_should_be() -> dict[Path, str]:
     lines = sorted(f"{code}\t{key}" for key, code in codes.items())
     return {
         FILE: "\n".join(lines) + "\n",
-        ROOT / "docs" / "errors.md": render_page("en", finder, keys, codes),
-        ROOT / "docs" / "errors.ko.md": render_page("ko", finder, keys, codes),
+        ROOT / "docs" / "errors.md": render_page(finder, keys, codes),
     }
 
 
