@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
 
-from kovqa_cli.output.console import print_note, print_table
+from kovqa_cli.output.console import print_note
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.evaluate.abstention import AbstentionScores, Threshold

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
 
-from kovqa_cli.output.console import print_note, print_report, print_table, short_path
+from kovqa_cli.output.console import print_note, print_report, short_path
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.benchmark.set_indexes import SetIndex

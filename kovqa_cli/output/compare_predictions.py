@@ -11,12 +11,12 @@ from kovqa_cli.output.console import (
     print_json,
     print_note,
     print_result,
-    print_table,
     print_text,
     print_warnings,
     short_path,
 )
 from kovqa_cli.output.evaluate import evaluation_fields, unusable_scores_warnings
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.evaluate.compare_predictions import PredictionsComparison, TypeComparison

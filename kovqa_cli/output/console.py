@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.messages.languages import translate, user_language
-from kovqa_core.messages.one_line import cut_value, escape_json, escape_one_line
+from kovqa_core.messages.one_line import escape_json, escape_one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -169,32 +169,6 @@ def plain_text(text: str) -> Text:
     from rich.text import Text
 
     return Text(show_text(text))
-
-
-def print_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-    """A table on stdout.
-
-    Args:
-        columns: (heading, "left", "right" or "text"); only a text wraps.
-        rows: cells.
-        caption: what stands below.
-    """
-    from rich import box
-    from rich.table import Table
-
-    shown_caption = plain_text(caption) if caption else None
-    grid = Table(box=box.SIMPLE, pad_edge=False, caption=shown_caption, caption_justify="left")
-    for heading, side in columns:
-        grid.add_column(
-            plain_text(heading),
-            justify="right" if side == "right" else "left",
-            no_wrap=side != "text",
-            overflow="fold",
-        )
-    for row in rows:
-        grid.add_row(*(plain_text(cell if isinstance(cell, Message) else cut_value(cell)) for cell in row))
-    with exit_on_broken_pipe():
-        make_console().print(grid)
 
 
 def format_duration(seconds: float) -> str:

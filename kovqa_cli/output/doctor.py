@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
 
-from kovqa_cli.output.console import print_report, print_table
+from kovqa_cli.output.console import print_report
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.machine.finding import DoctorFinding

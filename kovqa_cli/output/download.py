@@ -15,11 +15,11 @@ from kovqa_cli.output.console import (
     print_note,
     print_outcome,
     print_result,
-    print_table,
     print_text,
     shell_path,
     short_path,
 )
+from kovqa_cli.output.table import Column, print_table
 
 if TYPE_CHECKING:
     from kovqa_core.download.hub import HubListing
@@ -142,12 +142,12 @@ def _print_asset_table(assets: Sequence[Asset], output: Path | None) -> None:
             terms = [message("cli.as-above", "as above"), ""]
         rows.append([asset.name, _format_asset_size(asset), asset.title, *terms, asset_state(asset, output)])
         source_before = asset.source
-    columns = [
+    columns: list[Column] = [
         (message("cli.column-name", "name"), "left"),
         (message("cli.column-size", "size"), "right"),
         (message("cli.column-title", "title"), "text"),
-        (message("cli.column-licence", "licence"), "text"),
-        (message("cli.column-who", "who may use it"), "text"),
+        (message("cli.column-licence", "licence"), "text", 1),
+        (message("cli.column-who", "who may use it"), "text", 2),
         (message("cli.column-here", "here"), "left"),
     ]
     print_table(columns, rows)

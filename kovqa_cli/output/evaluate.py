@@ -15,10 +15,10 @@ from kovqa_cli.output.console import (
     print_json,
     print_note,
     print_result,
-    print_table,
     print_warnings,
     short_path,
 )
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.evaluate.answer_scores import AnswerScores
@@ -214,10 +214,10 @@ def _print_answer_score_table(scores: AnswerScores) -> None:
     print_table(
         [
             (message("evaluate.type-column", "type"), "left"),
-            (message("evaluate.questions-column", "questions"), "right"),
+            (message("evaluate.questions-column", "questions"), "right", 2),
             (message("evaluate.score-column", "score"), "right"),
             (message("evaluate.interval-column", "95 % interval"), "right"),
-            (message("evaluate.majority-column", "most frequent"), "right"),
+            (message("evaluate.majority-column", "most frequent"), "right", 1),
         ],
         [
             [name, f"{s.rows:,}", f"{s.score:.1%}", f"{s.low:.1%} – {s.high:.1%}", f"{s.majority:.1%}"]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from kovqa_core.messages import message
 
 from kovqa_cli.output.answers import answer_note
-from kovqa_cli.output.console import print_note, print_outcome, print_report, print_table, print_warnings
+from kovqa_cli.output.console import print_note, print_outcome, print_report, print_warnings
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.answer.local import LoadedModel

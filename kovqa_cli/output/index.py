@@ -12,10 +12,10 @@ from kovqa_cli.output.console import (
     print_json,
     print_note,
     print_outcome,
-    print_table,
     print_warnings,
     shell_path,
 )
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.data.example import Example

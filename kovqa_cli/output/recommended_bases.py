@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
 
-from kovqa_cli.output.console import print_json, print_note, print_result, print_table
+from kovqa_cli.output.console import print_json, print_note, print_result
+from kovqa_cli.output.table import Column, print_table
 
 if TYPE_CHECKING:
     from kovqa_core.models.vlm.recommended_bases import BaseMemory, RecommendedBase
@@ -34,15 +35,15 @@ def print_bases(gpu_memory: float | None, *, as_json: bool, quiet: bool) -> None
     if quiet:
         print_result(*(base.name for base, _ in chosen))
         return
-    columns = [
+    columns: list[Column] = [
         (message("models.column-name", "name"), "left"),
-        (message("models.column-parameters", "parameters"), "right"),
+        (message("models.column-parameters", "parameters"), "right", 3),
         (message("models.column-answers", "answers"), "right"),
         (message("models.column-four-bit", "--load 4bit"), "right"),
-        ("LoRA", "right"),
-        ("QLoRA", "right"),
-        (message("models.column-licence", "licence"), "text"),
-        (message("models.column-korean", "Korean benchmarks"), "text"),
+        ("LoRA", "right", 2),
+        ("QLoRA", "right", 2),
+        (message("models.column-licence", "licence"), "text", 1),
+        (message("models.column-korean", "Korean benchmarks"), "text", 4),
         (message("models.column-here", "here"), "left"),
     ]
     print_table(columns, [_cells(base, memory, limit, is_here=base.name in here) for base, memory in chosen])

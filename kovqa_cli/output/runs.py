@@ -14,12 +14,12 @@ from kovqa_core.messages import message
 from kovqa_cli.output.console import (
     print_note,
     print_report,
-    print_table,
     print_text,
     short_path,
 )
 from kovqa_cli.output.next_commands import next_commands, split_rows
 from kovqa_cli.output.run_page import print_small_curves
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunComparison

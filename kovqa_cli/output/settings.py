@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kovqa_core.messages import message, shell_quote
 
 from kovqa_cli.output import console
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.settings.profile import Profile
@@ -25,7 +26,7 @@ def print_profiles(profiles: Sequence[Profile], this_machine: str, *, as_json: b
     elif quiet:
         console.print_result(*(profile.name for profile in profiles))
     else:
-        console.print_table(
+        print_table(
             [("name", "left"), ("GPU", "left"), ("nodes × processes", "right"), ("launcher", "left"),
              ("precision", "left"), ("", "left")],
             [
@@ -53,7 +54,7 @@ def print_recipes(recipes: Mapping[str, tuple[Recipe, str]], *, as_json: bool, q
     elif quiet:
         console.print_result(*recipes)
     else:
-        console.print_table(
+        print_table(
             [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "text")],
             [
                 [name, recipe.family, recipe.task, str(recipe.optim.global_batch), text.splitlines()[0].lstrip("# ")]

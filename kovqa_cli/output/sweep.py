@@ -14,10 +14,10 @@ from kovqa_cli.output.console import (
     print_note,
     print_outcome,
     print_report,
-    print_table,
     shell_path,
     short_path,
 )
+from kovqa_cli.output.table import print_table
 from kovqa_cli.output.training import print_plan, training_progress
 
 if TYPE_CHECKING:

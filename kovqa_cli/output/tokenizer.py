@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kovqa_core.messages import message
 
-from kovqa_cli.output.console import print_json, print_note, print_outcome, print_result, print_table
+from kovqa_cli.output.console import print_json, print_note, print_outcome, print_result
+from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
     from kovqa_core.tokenizer.card import TokenizerCard

@@ -16,6 +16,7 @@ from kovqa_core.progress import Progress
 
 from kovqa_cli.output import console
 from kovqa_cli.output.progress import show_progress
+from kovqa_cli.output.table import print_table
 from tests.conftest import clean_env, command
 
 BAD = "a\x1b[31m\rb\u202e\nc"
@@ -76,7 +77,7 @@ def test_a_result_for_a_pipe_is_data(capsys: pytest.CaptureFixture[str]) -> None
 def test_square_brackets_of_a_table_are_text(on_terminal: Callable[[Callable[[], object]], str]) -> None:
     rows = [["[/x]", "[image] 가"], ["[red]b[/red]", ":smile: [link=x]y"], [BAD, "x" * 5_000]]
     columns = [("[type]", "left"), ("b", "text")]
-    text = on_terminal(lambda: console.print_table(columns, rows, "[caption]"))
+    text = on_terminal(lambda: print_table(columns, rows, "[caption]"))
     for part in ("[type]", "[caption]", "[/x]", "[image] 가", "[red]b[/red]", ":smile: [link=x]y", SHOWN):
         assert part in text
     assert "(5,000" in text and text.count("x") < 2_000
@@ -85,7 +86,7 @@ def test_square_brackets_of_a_table_are_text(on_terminal: Callable[[Callable[[],
 
 def test_wide_letters_keep_a_table_straight(on_terminal: Callable[[Callable[[], object]], str]) -> None:
     rows = [["가나다", "7"], ["ＡＢ", "8"], ["abcdef", "9"]]
-    lines = on_terminal(lambda: console.print_table([("name", "left"), ("n", "left")], rows)).splitlines()
+    lines = on_terminal(lambda: print_table([("name", "left"), ("n", "left")], rows)).splitlines()
     from rich.cells import cell_len
 
     columns = {cell_len(line[: line.index(digit)]) for line in lines for digit in "789" if digit in line}
