@@ -237,25 +237,23 @@ def _write_error(folder: Path, error: BaseException, rank: RankInfo | None) -> i
     several processes that fail at once the first one wins.
     """
     from kovqa_core.errors import ERROR_CLASSES, KovqaError
-    from kovqa_core.messages import Message
     from kovqa_core.messages.one_line import cut_value, escape_one_line
-    from kovqa_core.runs.folder import ERROR_FILE
+    from kovqa_core.runs.folder import ERROR_FILE, error_values
 
     text = cut_value(f"{type(error).__name__}: {error}")  # a compiler's is 100,000 characters
-    values = {"kind": "", "message": text, "detail": traceback.format_exc()}
+    values: dict[str, object] = {"kind": "", "message": text, "detail": traceback.format_exc()}
     if isinstance(error, KovqaError) and type(error).__name__ in ERROR_CLASSES:
-        values = {"kind": type(error).__name__, "message": error.message, "detail": error.hint}
-        if isinstance(error.message, Message):
-            values["key"] = error.message.key
+        text = error.message
+        values = error_values(error)
     partial_file = folder / f".{ERROR_FILE}.{socket.gethostname()}.{os.getpid()}.part"
-    text = json.dumps({**values, "rank": rank.rank if rank else -1}, ensure_ascii=False)
+    document = json.dumps({**values, "rank": rank.rank if rank else -1}, ensure_ascii=False)
     try:
-        partial_file.write_text(text, encoding="utf-8")
+        partial_file.write_text(document, encoding="utf-8")
         os.link(partial_file, folder / ERROR_FILE)
     except OSError:
         pass  # another process was first, or the disk is full: the line below is what remains
     partial_file.unlink(missing_ok=True)
-    print(f"kovqa: {escape_one_line(values['message'])}", file=sys.stderr, flush=True)
+    print(f"kovqa: {escape_one_line(text)}", file=sys.stderr, flush=True)
     return error.exit_code if isinstance(error, KovqaError) else 1
 
 

@@ -59,7 +59,10 @@ def translate(text: str, language: str) -> str:
     template = read_catalogue(language, text.key.partition(".")[0]).get(text.key)
     if not template:
         return str(text)
-    return escape_one_line(_fill_template(template, text.fields, language))
+    try:
+        return escape_one_line(_fill_template(template, text.fields, language))
+    except (LookupError, TypeError, ValueError):  # from a file that another version wrote, with other fields
+        return str(text)
 
 
 def translate_help(text: str, language: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import ClassVar, Literal
 
 from pydantic import FiniteFloat
@@ -17,6 +17,7 @@ from pydantic import FiniteFloat
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.messages import message
 from kovqa_core.messages.one_line import escape_one_line
+from kovqa_core.messages.packed import pack_texts, unpack_texts
 from kovqa_core.settings.json_file import check_content
 
 EVENTS_VARIABLE = "KOVQA_EVENTS"  # set by the launcher: events go to stdout as JSON lines
@@ -196,8 +197,10 @@ def event_fields(event: WorkerEvent) -> dict[str, object]:
 
 
 def event_line(event: WorkerEvent) -> str:
-    """An event as one line of JSON, without the line's end."""
-    return json.dumps(event_fields(event), ensure_ascii=False)
+    """An event as one line of JSON, without the line's end; messages in it keep their keys."""
+    values = event_fields(event)
+    packed = {name: packed for name, value in values.items() if (packed := pack_texts(value))}
+    return json.dumps({**values, "packed": packed} if packed else values, ensure_ascii=False)
 
 
 def report_warning(note: str) -> None:
@@ -232,9 +235,21 @@ def read_event(line: str) -> WorkerEvent | None:
     for event_type in _EVENT_TYPES:
         if kind == event_type.kind:  # two of them are called progress
             try:
-                return check_content(values, event_type)
+                return _unpack_texts(check_content(values, event_type), values.get("packed"))
             except ValueError as error:
                 problem = problem or error
     if problem is not None:
         raise problem
     return None
+
+
+def _unpack_texts(event: WorkerEvent, packed: object) -> WorkerEvent:
+    """An event with the messages that stand beside its texts."""
+    if not isinstance(packed, dict):
+        return event
+    texts = {
+        field.name: unpack_texts(getattr(event, field.name), packed[field.name])
+        for field in fields(event)
+        if field.name in packed
+    }
+    return replace(event, **texts)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import FiniteFloat
 
 from kovqa_core.download.hub_copies import find_hub_copy, hub_copy_missing, parse_hub_name
-from kovqa_core.errors import DataError, ModelError
+from kovqa_core.errors import DataError, KovqaError, ModelError
 from kovqa_core.files import read_json, write_json
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.packed import pack_texts, unpack_message
 from kovqa_core.runs.best_step import recomputed_best
 from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.resume_point import newest_whole_checkpoint, pointer_problem
@@ -22,6 +23,7 @@ from kovqa_core.settings.json_file import read_json_as
 
 RESULT_FILE = "result.json"  # written when a run is finished
 ERROR_FILE = "error.json"  # written when a worker failed
+_ERROR_TEXTS = ("message", "detail")
 LOG_FILE = "log.jsonl"  # one line per logged step and per evaluation
 LOGS_FOLDER = "logs"  # made when processes are started or queued
 MANIFEST_FILE = "manifest.json"  # one entry per launch (`manifest.py`)
@@ -124,12 +126,14 @@ class RunError:
         message: what happened.
         detail: the error's hint; for a fault of ours its traceback.
         rank: of the process that failed first.
+        packed: `message` and `detail` by name, as `messages/packed.py` packs them; of earlier versions nothing.
     """
 
     kind: str = ""
     message: str = ""
     detail: str = ""
     rank: int = -1
+    packed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def stopped(self) -> bool:
@@ -144,7 +148,18 @@ def read_error(folder: Path) -> RunError | None:
         DataError: the file is damaged.
     """
     path = folder / ERROR_FILE
-    return read_json_as(path, RunError) if _is_there(path) else None
+    if not _is_there(path):
+        return None
+    error = read_json_as(path, RunError)
+    message, detail = (unpack_message(getattr(error, name), error.packed.get(name)) for name in _ERROR_TEXTS)
+    return replace(error, message=message, detail=detail)
+
+
+def error_values(error: KovqaError) -> dict[str, object]:
+    """An error of a class in `ERROR_CLASSES` as `error.json` holds it, without the rank."""
+    texts = dict(zip(_ERROR_TEXTS, (error.message, error.hint), strict=True))
+    packed = {name: packed for name in _ERROR_TEXTS if (packed := pack_texts(texts[name]))}
+    return {"kind": type(error).__name__, **texts, "packed": packed}
 
 
 def is_huggingface_folder(folder: Path) -> bool:

@@ -36,7 +36,7 @@ def accumulate_gradients(state: TrainState, batches: Iterator[ModelBatch], step:
         micro_batches.losses.append(loss)
         micro_batches.ids.append(batch.ids)
         micro_batches.left_out += batch.left_out
-        micro_batches.faults += [str(error.message) for error in batch.faults.values()]
+        micro_batches.faults += [error.message for error in batch.faults.values()]
     return micro_batches
 
 

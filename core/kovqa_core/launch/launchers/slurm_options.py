@@ -17,7 +17,7 @@ from kovqa_core.launch.launchers import slurm_conflicts, torchrun
 from kovqa_core.launch.launchers.protocol import LaunchRequest
 from kovqa_core.messages import Message, message
 from kovqa_core.runs.events import WaitingEvent, event_line
-from kovqa_core.runs.folder import ERROR_FILE
+from kovqa_core.runs.folder import ERROR_FILE, error_values
 from kovqa_core.settings.profile import Profile
 
 # srun's names of what torchrun calls a NUMA binding.
@@ -102,13 +102,17 @@ def _node_setup(request: LaunchRequest) -> list[str]:
     if not lines:
         return []
     failure = WorkerError(
-        message("launch.node-setup-failed", "slurm.node_setup failed on @HOST@ with code @CODE@: @LINE@"),
+        message(
+            "launch.node-setup-failed",
+            "slurm.node_setup failed on {host} with code {code}: {line}",
+            host="@HOST@", code="@CODE@", line="@LINE@",
+        ),
         message(
             "launch.node-setup-failed.hint",
-            "what it printed is in {logs}/node-setup-@HOST@.log",
-            logs=request.folder / "logs",
+            "what it printed is in {logs}/node-setup-{host}.log",
+            logs=request.folder / "logs", host="@HOST@",
         ),
-    )
+    )  # fmt: skip
     notice = message(
         "launch.node-setup", "slurm.node_setup runs on every node, see {logs}", logs=request.folder / "logs"
     )
@@ -119,8 +123,7 @@ def _node_setup(request: LaunchRequest) -> list[str]:
 
 def _error_text(error: KovqaError) -> str:
     """An `error.json` as a script writes it, where no Python of ours has begun."""
-    values = {"kind": type(error).__name__, "message": error.message, "detail": error.hint, "rank": -1}
-    return json.dumps(values, ensure_ascii=False)
+    return json.dumps({**error_values(error), "rank": -1}, ensure_ascii=False)
 
 
 # --------------------------------------------------------------- the same for both launchers
