@@ -126,10 +126,22 @@ def unknown_name_error(
 
 def did_you_mean(problem: Message, names: Sequence[str]) -> Message:
     """A problem, and the names (one at least) that may have been meant."""
+    return message(
+        "errors.did-you-mean", "{problem}; did you mean {names}?", problem=problem, names=name_or_name(names)
+    )
+
+
+def name_or_name(names: Sequence[str]) -> str:
+    """ "a, b or c", of one name at least."""
     *others, last = names
-    if others:
-        last = message("errors.name-or-name", "{names} or {last}", names=", ".join(others), last=last)
-    return message("errors.did-you-mean", "{problem}; did you mean {names}?", problem=problem, names=last)
+    if not others:
+        return last
+    return message("errors.name-or-name", "{names} or {last}", names=", ".join(others), last=last)
+
+
+def no_names() -> Message:
+    """What stands where names would, if there are none."""
+    return message("errors.no-names", "none")
 
 
 def list_ids(ids: Sequence[str]) -> Message:

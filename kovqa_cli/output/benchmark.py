@@ -29,9 +29,17 @@ def print_result_line(result: SetScore | SetFailure, *, quiet: bool) -> None:
     from kovqa_core.benchmark.table import SetFailure
 
     if isinstance(result, SetFailure):
-        error = result.error
-        hint = f" → {error.hint}" if error.hint else ""
-        print_note(f"kovqa: {result.set}, {result.model}: {error.message}{hint}")
+        problem = message(
+            "benchmark.pair-failed", "{set}, {model}: {problem}",
+            set=result.set, model=result.model, problem=result.error.message,
+        )  # fmt: skip
+        print_note(
+            message(
+                "cli.error-with-hint", "kovqa: {problem} → {hint}", problem=problem, hint=result.error.hint
+            )
+            if result.error.hint
+            else message("cli.error", "kovqa: {problem}", problem=problem)
+        )
     elif not quiet:
         kept = ""
         if result.kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 
 from kovqa_cli.output.console import (
     print_json,
@@ -77,6 +77,7 @@ def _print_comparison_table(comparison: PredictionsComparison) -> None:
 
     of_captions = comparison.mcnemar is None
     number, scale, unit = (".4f", 1, "") if of_captions else (".1f", 100, "%")
+    metric = comparison.metric if of_captions else message("evaluate.score-column", "score")
     rows = []
     for row in [*comparison.question_types, comparison.total]:
         name = row.name or message("evaluate.no-type", "no type")
@@ -94,8 +95,8 @@ def _print_comparison_table(comparison: PredictionsComparison) -> None:
         [
             (message("evaluate.type-column", "type"), "left"),
             (message("evaluate.rows-column", "rows"), "right"),
-            (f"{comparison.metric} A", "right"),
-            (f"{comparison.metric} B", "right"),
+            (message("evaluate.file-a-column", "{metric} A", metric=metric), "right"),
+            (message("evaluate.file-b-column", "{metric} B", metric=metric), "right"),
             ("A − B", "right"),
             (message("evaluate.interval-column", "95 % interval"), "right"),
             ("p", "right"),
@@ -124,7 +125,7 @@ def _table_caption(comparison: PredictionsComparison) -> str:
         "evaluate.holm-caption", "p of the types: after Holm's correction for {types} comparisons",
         types=len(comparison.question_types),
     )  # fmt: skip
-    return f"{caption}; {holm}"
+    return join_messages("; ", [caption, holm])
 
 
 def _conclusions(comparison: PredictionsComparison) -> Iterator[Message]:

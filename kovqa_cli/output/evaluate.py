@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kovqa_core.errors import list_ids
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 from kovqa_core.messages.readable_name import readable_name
 
 from kovqa_cli.output.abstention import abstention_fields, print_abstention
@@ -249,7 +249,7 @@ def _describe_protocols(scores: AnswerScores) -> str:
         )
         for name, questions in scores.protocols.items()
     ]
-    return ", ".join(parts)
+    return join_messages(", ", parts)
 
 
 def _caption_score_fields(scores: CaptionScores) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_core.messages import message
+from kovqa_core.messages import join_messages, message
 
 from kovqa_cli.output.console import (
     print_json,
@@ -62,13 +62,14 @@ def _print_fault_warning(report: IndexReport) -> None:
 def _report_notes(report: IndexReport) -> Iterator[str]:
     yield from report.notes
     counts = report.counts
-    splits = ", ".join(
+    sizes = [
         message(
             "index.split-size", "{split} {rows:,} rows on {images:,} images",
             split=split, rows=rows, images=counts.images[split],
         )
         for split, rows in counts.rows.items()
-    )  # fmt: skip
+    ]  # fmt: skip
+    splits = join_messages(", ", sizes)
     if counts.classes and not counts.min_count:  # a list may have answers that no row has
         yield message(
             "index.sizes-and-listed-answers", "{splits}; {answers:,} answers, as listed",
@@ -217,7 +218,9 @@ def print_examples(preview: Sequence[PreviewExample], *, as_json: bool) -> None:
         print_json({"examples": [_example_fields(each) for each in preview]})
         return
     columns = [
-        ("split", "left"), ("id", "text"), ("image", "text"), ("question", "text"), ("answers", "text"),
+        (message("index.split-column", "split"), "left"), ("id", "text"),
+        (message("index.image-column", "image"), "text"), (message("index.question-column", "question"), "text"),
+        (message("index.answers-column", "answers"), "text"),
     ]  # fmt: skip
     rows = [
         [
@@ -238,10 +241,10 @@ def print_examples(preview: Sequence[PreviewExample], *, as_json: bool) -> None:
 
 
 def _optional_columns(examples: Sequence[Example]) -> dict[str, list[str]]:
-    """Column -> its texts."""
-    columns = {
-        "context": [example.context for example in examples],
-        "choices": [" | ".join(example.choices) for example in examples],
+    """Heading -> the column's texts."""
+    columns: dict[str, list[str]] = {
+        message("index.context-column", "context"): [example.context for example in examples],
+        message("index.choices-column", "choices"): [" | ".join(example.choices) for example in examples],
     }
     return {name: texts for name, texts in columns.items() if any(texts)}
 

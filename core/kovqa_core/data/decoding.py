@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.answers import normalise_answer, read_answers, tidy_answer
-from kovqa_core.errors import DataError, SettingsError, unknown_name_error
+from kovqa_core.errors import DataError, SettingsError, no_names, unknown_name_error
 from kovqa_core.files import read_text, to_nfc
 from kovqa_core.messages import message
 
@@ -201,7 +201,7 @@ def parse_choices(cell: object, place: str) -> tuple[str, ...]:
         raise DataError(
             message(
                 "data.bad-choices", "{place}: {count} choices: {choices}",
-                place=place, count=len(choices), choices=", ".join(choices) or "none",
+                place=place, count=len(choices), choices=", ".join(choices) or no_names(),
             ),
             message("data.bad-choices.hint", "two to {most} different ones are needed", most=len(CHOICE_LETTERS)),
         )  # fmt: skip

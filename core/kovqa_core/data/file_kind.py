@@ -35,9 +35,6 @@ class FileKind:
     remedy: str = ""
     format: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.name}: {self.remedy}" if self.remedy else self.name
-
 
 def find_file_kind(path: Path) -> FileKind | None:
     """What a file is; None where its first bytes do not tell.

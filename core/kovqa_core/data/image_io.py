@@ -33,7 +33,7 @@ from kovqa_core.data.image_memory import (
 from kovqa_core.data.image_repair import is_unfilled_jpeg, repair_image
 from kovqa_core.data.image_source import ImageSource, image_in_place, source_name
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, error_text, message
 from kovqa_core.process_limits import find_limit, has_memory, is_memory_error
 
 # Pillow logs what it finds in damaged files; without a handler, Python prints such lines among ours.
@@ -226,14 +226,20 @@ def _describe_problem(error: Exception, source: ImageSource) -> str:
     if "truncated" in str(error).lower():
         return message("data.image-cut-off", "it is cut off: {problem}", problem=error)
     name = str(source) if isinstance(source, Path) else "<_io.BytesIO"
-    return str(error).split(name)[0].strip(" '") or type(error).__name__
+    if isinstance(said := error_text(error), Message):
+        return said
+    return said.split(name)[0].strip(" '") or type(error).__name__
 
 
 def _unreadable(source: ImageSource, problem: str) -> DataError:
     """The error of an image that cannot be read: what it is instead, if it says so itself."""
     kind = _other_kind(source)
     if kind is not None:
-        problem = message("data.image-is-other", "it is {kind}", kind=kind)
+        problem = message("data.image-is-other", "it is {kind}", kind=kind.name)
+        if kind.remedy:  # also where the hint is not shown
+            problem = message(
+                "data.image-other-remedy", "it is {kind}: {remedy}", kind=kind.name, remedy=kind.remedy
+            )
     return DataError(
         message(
             "data.image-unreadable", "image {file} cannot be read ({problem})",

@@ -33,7 +33,7 @@ from kovqa_core.data.json_values import (
 )
 from kovqa_core.errors import DataError
 from kovqa_core.files import open_file
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, error_text, message
 
 _READ_BLOCK_BYTES = 1 << 22  # bytes read at once
 _JSON_WHITESPACE = re.compile(r"[ \t\r\n]*")
@@ -287,7 +287,7 @@ class _JsonWindow:
             except RecursionError:
                 raise self.error_at(self.position, nested_too_deep()) from None
             except ValueError as error:
-                raise self.error_at(self.position, str(error)) from None
+                raise self.error_at(self.position, error_text(error)) from None
             else:
                 if self._scan is not self._strict_scan and not self._has_no_doubled_key(value, end):
                     self._scan = self._strict_scan

@@ -159,7 +159,11 @@ def _prediction_text(row: Mapping[str, Any], column: str) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, list | dict):
-        kind = "list" if isinstance(value, list) else "JSON object"
+        kind = (
+            message("evaluate.a-list", "list")
+            if isinstance(value, list)
+            else message("evaluate.a-json-object", "JSON object")
+        )
         raise ValueError(
             message(
                 "evaluate.prediction-not-a-text", "'{column}' is a {type}, not one text",

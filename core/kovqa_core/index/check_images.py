@@ -22,7 +22,7 @@ from kovqa_core.index.left_out import IMAGE_UNREADABLE, LeftOutRows
 from kovqa_core.index.repeated_ids import RowMasks
 from kovqa_core.index.report import ImageCheck
 from kovqa_core.index.spool import SpooledRows
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, join_messages, message
 from kovqa_core.process_pool import add_to_count, parallel_map, usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
@@ -138,9 +138,24 @@ def _check_block(
             # are made of them that nobody looks at.
             open_image(image_folder / name, side=1)
         except DataError as error:
-            faults.append((line, error.message.replace(f"{image_folder}/", "", 1)))
+            faults.append((line, _named_below(error.message, image_folder)))
         count_image()
     return faults
+
+
+def _named_below(problem: str, image_folder: Path) -> str:
+    """What is wrong with an image, which is named as below its folder."""
+    prefix = f"{image_folder}/"
+    text = problem.replace(prefix, "", 1)
+    if not isinstance(problem, Message):
+        return text
+    shorter = Message(text)
+    shorter.key = problem.key
+    shorter.fields = {
+        name: str(value).replace(prefix, "", 1) if isinstance(value, Path) else value
+        for name, value in problem.fields.items()
+    }
+    return shorter
 
 
 def _block_names(names_file: Path, start: int) -> Iterator[str]:
@@ -165,5 +180,5 @@ def _drop_rows(
     of_first[first] = True
     for row, example in zip(first, shard.examples(of_first), strict=True):
         problem = problems.get(int(shard.image_hashes[shard.image_numbers[row]]), example.image)
-        left_out.list_row(IMAGE_UNREADABLE, f"id {example.id}: {problem}")
+        left_out.list_row(IMAGE_UNREADABLE, join_messages(": ", [f"id {example.id}", problem]))
     return mask & ~dropped

@@ -25,10 +25,12 @@ from typing import Literal
 from kovqa_core.data.image_formats import IMAGE_SUFFIXES
 from kovqa_core.data.image_names import has_parent_part, leads_outside, path_below
 from kovqa_core.data.tar_images import TAR_SUFFIX, find_in_tar
+from kovqa_core.errors import name_or_name
 from kovqa_core.files import to_nfc
 from kovqa_core.index.folder_names import folder_word, other_splits, split_of_name
 from kovqa_core.index.image_listing import FolderListing
 from kovqa_core.index.left_out import IMAGE_AMBIGUOUS, IMAGE_MISSING, IMAGE_OUTSIDE
+from kovqa_core.messages import Message, join_messages, message
 from kovqa_core.messages.readable_name import readable_name
 
 # Looked for without a listing, for a name without suffix; a listing knows all formats, in any case.
@@ -68,10 +70,26 @@ class FoundImage:
         """What is wrong: the name, and the files that it might be."""
         if not self.others:
             return self.name
-        listed = " or ".join(map(readable_name, self.others[:3])) + (" …" if len(self.others) > 3 else "")
-        return (
-            f"{self.name}: {listed}?" if self.is_ambiguous else f"{self.name} (in another folder: {listed})"
+        names = [*map(readable_name, self.others[:3])]
+        if len(self.others) > 3:
+            names[-1] += " …"
+        listed = name_or_name(names)
+        if self.is_ambiguous:
+            return join_messages(": ", [self.name, message("index.which-image", "{images}?", images=listed)])
+        return message(
+            "index.image-elsewhere", "{image} (in another folder: {images})", image=self.name, images=listed
         )
+
+
+def row_with_problem(row: str, image: FoundImage, name: str = "") -> Message:
+    """A row that is left out for its image, and what is wrong with that.
+
+    Args:
+        row: its place or id.
+        image: that was not found.
+        name: what is said of an image that the data do not name.
+    """
+    return join_messages(": ", [row, image.problem or name])
 
 
 def find_image(

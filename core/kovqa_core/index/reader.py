@@ -18,7 +18,7 @@ from kovqa_core.bounded_json import MAX_LINE_CHARS
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.example import Example, parse_example
 from kovqa_core.data.image_names import is_inside, is_too_wide, outside_image_error, wide_folder_error
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, no_names
 from kovqa_core.files import open_file, real_path
 from kovqa_core.index.report import REPORT_FILE, IndexReport, read_report
 from kovqa_core.messages import message, shell_quote
@@ -126,7 +126,7 @@ def filter_question_types(split: IndexSplit, question_types: Collection[str]) ->
                 file=split.path, kinds=", ".join(question_types),
             ),
             message(
-                "index.no-row-of-kind.hint", "its kinds: {kinds}", kinds=", ".join(sorted(set(present))) or "none"
+                "index.no-row-of-kind.hint", "its kinds: {kinds}", kinds=", ".join(sorted(set(present))) or no_names()
             ),
         )  # fmt: skip
     return SplitSubset(split, numbers)

@@ -20,10 +20,11 @@ import numpy as np
 from kovqa_core.data.example import Example, line_with_image, parse_example
 from kovqa_core.data.row_ids import qualified_id
 from kovqa_core.data.tar_images import folder_on_disk
-from kovqa_core.index.left_out import ID_TOO_LONG, MAX_ID_CHARS, LeftOutRows
+from kovqa_core.index.left_out import HALF_CHARACTER, ID_TOO_LONG, MAX_ID_CHARS, LeftOutRows
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER
 from kovqa_core.index.row_extras import row_traits
 from kovqa_core.index.shards import DatasetShard
+from kovqa_core.messages import message
 
 _PROGRESS_ROWS = 1000  # rows between two reports of progress
 
@@ -159,10 +160,14 @@ class _SplitWriter:
             line = f"{example.line()}\n".encode()
         # JSON's \ud83d alone is half a surrogate pair: valid JSON, but no UTF-8.
         except UnicodeEncodeError:
-            left_out.add("text with half a character", f"id {example.id!r}")
+            left_out.add(HALF_CHARACTER, f"id {example.id!r}")
             return
         if len(example.id) > MAX_ID_CHARS:
-            left_out.add(ID_TOO_LONG, f"id {example.id[:20]}… of {len(example.id):,} characters")
+            row = message(
+                "index.row-of-long-id", "id {start}… of {length:,} characters",
+                start=example.id[:20], length=len(example.id),
+            )  # fmt: skip
+            left_out.add(ID_TOO_LONG, row)
             return
         self.file.write(line)
         self._lengths.append(len(line))

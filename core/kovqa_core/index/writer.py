@@ -55,7 +55,7 @@ from kovqa_core.index.row_extras import count_row_extras
 from kovqa_core.index.shards import DatasetShard
 from kovqa_core.index.spool import ShardSpool, SpooledRows, spool_shard
 from kovqa_core.index.write_split import write_split
-from kovqa_core.messages import message
+from kovqa_core.messages import join_messages, message
 from kovqa_core.process_pool import add_to_count, parallel_map, usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 from kovqa_core.whole_folder import write_folder
@@ -247,7 +247,7 @@ def _incomplete_places(shards: Sequence[DatasetShard], spools: Sequence[ShardSpo
     """Files and folders that are there in part or hold no row, and what they lack."""
     no_rows = message("index.no-rows", "no rows")
     return [
-        f"{shard.name}: {shard.missing or no_rows}"
+        join_messages(": ", [shard.name, shard.missing or no_rows])
         for shard, spool in zip(shards, spools, strict=True)
         if shard.missing or (shard.name and not spool.splits and not spool.left_out.counts)
     ]
@@ -266,14 +266,14 @@ def _incomplete_error(incomplete: Sequence[str], root: Path) -> DataError:
 
 
 def _too_many_faults(report: IndexReport) -> DataError:
-    reasons = "; ".join(
+    reasons = join_messages("; ", (
         message(
             "index.fault", "{reason} {count:,} (first: {row})",
             reason=each.reason, count=each.count, row=next(iter(each.first_rows), ""),
         )
         for each in report.counts.left_out
         if each.is_fault
-    )  # fmt: skip
+    ))  # fmt: skip
     return too_many_left_out(report.faults, report.all_rows, reasons)
 
 

@@ -59,6 +59,12 @@ def join_messages(separator: str, parts: Iterable[str]) -> JoinedMessage:
     return joined
 
 
+def error_text(error: BaseException) -> str:
+    """What an exception says: the message that it was raised with, if it was, which keeps its key."""
+    said = error.args[0] if error.args else ""
+    return said if isinstance(said, Message) else str(error)
+
+
 def cut_field(value: object) -> object:
     """A field of a message, cut if it is long."""
     if isinstance(value, Message):  # made of fields that were cut

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.messages import JoinedMessage, Message, cut_field
+from kovqa_core.messages import JoinedMessage, Message, cut_field, error_text
 from kovqa_core.messages.one_line import escape_one_line
 
 LANGUAGES = ("en", "ko")
@@ -125,8 +125,8 @@ def _fill_template(template: str, fields: Mapping[str, Any], language: str) -> s
 
 def _translate_field(value: object, language: str) -> Any:
     """A field in a language: of an error its message; anything but a message is cut as in English."""
-    if isinstance(value, BaseException) and isinstance(getattr(value, "message", None), Message):
-        value = value.message  # type: ignore[attr-defined]  # KovqaError: errors.py lies above this package
+    if isinstance(value, BaseException):
+        value = error_text(value)
     return translate(value, language) if isinstance(value, Message) else cut_field(value)
 
 

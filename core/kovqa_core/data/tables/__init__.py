@@ -29,7 +29,7 @@ from kovqa_core.data.tables.webdataset import (
     read_webdataset_rows,
     webdataset_notes,
 )
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, no_names
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message
 
@@ -231,7 +231,7 @@ def _require_columns(
         similar = _closest_column(names, unused)
         problem = message(
             "data.no-column", "{place}: no column '{column}'; it has {columns}",
-            place=place, column=names[0], columns=", ".join(columns) or "none",
+            place=place, column=names[0], columns=", ".join(columns) or no_names(),
         )  # fmt: skip
         if similar:
             problem = message(

@@ -13,7 +13,7 @@ from kovqa_core.data.json_stream import decode_blocks, list_json_lists
 from kovqa_core.data.tables.other_files import find_other_kind, read_head
 from kovqa_core.data.tables.tar_files import is_tar_file
 from kovqa_core.errors import DataError
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 
 _HEAD_CHARS = 1 << 16  # in which a header ends
 _DELIMITERS: Mapping[str, Message] = {
@@ -132,7 +132,7 @@ def _csv_format(text: str, suffix: str, line_end: str) -> TableFormat:
         notes = (
             message(
                 "data.several-delimiters", "the header has {found}: cells are taken to be separated by {mark}",
-                found=", ".join(_DELIMITERS[each] for each in found), mark=_DELIMITERS[delimiter],
+                found=join_messages(", ", [_DELIMITERS[each] for each in found]), mark=_DELIMITERS[delimiter],
             ),
         )  # fmt: skip
     return TableFormat("csv", delimiter, line_end=line_end, notes=notes)

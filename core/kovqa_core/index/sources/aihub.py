@@ -31,7 +31,7 @@ from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
-from kovqa_core.index.find_image import FoundImage, find_image, one_image_of
+from kovqa_core.index.find_image import FoundImage, find_image, one_image_of, row_with_problem
 from kovqa_core.index.folder_names import (
     PUBLISHER_SPLITS,
     folder_word,
@@ -46,6 +46,7 @@ from kovqa_core.index.left_out import (
     ID_MISSING,
     QUESTION_MISSING,
     LeftOutRows,
+    row_of_image,
 )
 from kovqa_core.index.packed_root import collect_archives, packed_notes
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
@@ -198,7 +199,15 @@ def _count_unannotated(folder: Path, left_out: LeftOutRows) -> SplitExamples:
             left_out.add(ANNOTATION_MISSING, f"id {cell_text(row['question_id'])}: {questions}")
     elif (images := folder / "images.json").is_file():
         for row in iter_json_records(images, "images", ("image_id",), ("image_id",), as_text=True):
-            left_out.add(ANNOTATION_MISSING, f"image {cell_text(row['image_id'])}: {images}")
+            left_out.add(
+                ANNOTATION_MISSING,
+                message(
+                    "index.image-in-file",
+                    "image {image}: {file}",
+                    image=cell_text(row["image_id"]),
+                    file=images,
+                ),
+            )
     yield from ()
 
 
@@ -247,7 +256,7 @@ def _read_level_folder(
 
     def leave_out_question(row: JsonRecord) -> None:
         id, image_id = cell_text(row["question_id"]), cell_text(row.get("image_id"))
-        left_out.add(ANNOTATION_MISSING, f"id {id}: of image {image_id} in {questions_file}")
+        left_out.add(ANNOTATION_MISSING, row_of_image(id, image_id, questions_file))
 
     for row, partner in join_by_question(
         iter_json_records(folder / "annotation.json", "annotations", keys, keys, as_text=True),
@@ -263,11 +272,11 @@ def _read_level_folder(
         if not id:
             left_out.add(ID_MISSING, f"{folder / 'annotation.json'}: {question or image_id}")
         elif not question:
-            left_out.add(QUESTION_MISSING, f"id {id}: of image {image_id} in {questions_file}")
+            left_out.add(QUESTION_MISSING, row_of_image(id, image_id, questions_file))
         elif not answer:
             left_out.add(ANSWER_EMPTY, f"id {id}: {folder / 'annotation.json'}")
         elif image.path is None:
-            left_out.add(image.reason, f"id {id}: {image.problem or image_id}")
+            left_out.add(image.reason, row_with_problem(f"id {id}", image, image_id))
         else:
             split = aihub_split(image_id, published)
             yield split, Example(id, image.path, question, answer, question_type)

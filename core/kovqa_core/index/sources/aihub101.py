@@ -22,7 +22,7 @@ from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
-from kovqa_core.index.find_image import FoundImage, find_image, one_image_of
+from kovqa_core.index.find_image import FoundImage, find_image, one_image_of, row_with_problem
 from kovqa_core.index.folder_names import PUBLISHER_SPLITS, other_splits, publisher_split
 from kovqa_core.index.left_out import (
     ANSWER_EMPTY,
@@ -124,7 +124,7 @@ def _read_label_files(
             elif not answer:
                 left_out.add(ANSWER_EMPTY, f"id {id}: {path}")
             elif image.path is None:
-                left_out.add(image.reason, f"id {id}: {image.problem or image_id}")
+                left_out.add(image.reason, row_with_problem(f"id {id}", image, image_id))
             else:
                 # The category is the image's; set 104 has it in the folder's name instead.
                 yield aihub_split(image_id, published), Example(id, image.path, question, answer, category)

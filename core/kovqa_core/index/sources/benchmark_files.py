@@ -18,7 +18,7 @@ from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import holds_images, read_table, record_text
 from kovqa_core.data.tables.embedded_images import ImageNames, image_suffix, image_writer
 from kovqa_core.errors import DataError
-from kovqa_core.index.find_image import find_image
+from kovqa_core.index.find_image import find_image, row_with_problem
 from kovqa_core.index.left_out import IMAGE_NOT_NAMED, IMAGE_UNREADABLE, LeftOutRows
 from kovqa_core.messages import message
 
@@ -131,7 +131,7 @@ def read_benchmark_records(
             cell = seen.by_index.get(cell, cell)
             found = find_image(own_images or images, cell)
             if found.path is None:
-                left_out.add(found.reason, f"{place}: {found.problem}")
+                left_out.add(found.reason, row_with_problem(place, found))
             else:
                 yield BenchmarkRecord(place, cells, found.path)
 

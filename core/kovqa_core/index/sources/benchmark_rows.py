@@ -130,7 +130,7 @@ def _find_choices(
     try:
         question, choices = _question_and_choices(layout, question, record.cells, answer, record.place)
     except DataError as error:
-        left_out.add(CHOICES_UNUSABLE, str(error.message))
+        left_out.add(CHOICES_UNUSABLE, error.message)
         return None
     chosen = _chosen(choices, answer, is_number=layout.answer == "number")
     if chosen is not None:

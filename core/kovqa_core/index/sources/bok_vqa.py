@@ -17,7 +17,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.folder_walk import walk_files
 from kovqa_core.data.tables import read_table, record_text
 from kovqa_core.errors import DataError, unknown_name_error
-from kovqa_core.index.find_image import find_image
+from kovqa_core.index.find_image import find_image, row_with_problem
 from kovqa_core.index.left_out import ANSWER_EMPTY, QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.index.sources.benchmarks import note_question_count
@@ -84,7 +84,7 @@ def _read_rows(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples
         elif not answers:
             left_out.add(ANSWER_EMPTY, place)
         elif image.path is None:
-            left_out.add(image.reason, f"{place}: {image.problem}")
+            left_out.add(image.reason, row_with_problem(place, image))
         else:
             triple = {column: row[column] for column in _TRIPLE if column in row}
             # One question an image; the relation of its fact is what the authors group questions by.

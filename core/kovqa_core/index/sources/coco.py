@@ -15,8 +15,8 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
-from kovqa_core.index.find_image import find_image
-from kovqa_core.index.left_out import ID_MISSING, LeftOutRows
+from kovqa_core.index.find_image import find_image, row_with_problem
+from kovqa_core.index.left_out import CAPTION_MISSING, ID_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -79,9 +79,9 @@ def _read_karpathy_file(file: Path, images: Path, left_out: LeftOutRows) -> Spli
         if not id:
             left_out.add(ID_MISSING, f"{file}: {name}")
         elif image.path is None:
-            left_out.add(image.reason, f"id {id}: {image.problem}")
+            left_out.add(image.reason, row_with_problem(f"id {id}", image))
         elif not captions:
-            left_out.add("no caption", f"id {id}: {name}")
+            left_out.add(CAPTION_MISSING, f"id {id}: {name}")
         elif split != "train":
             yield split, Example(id, image.path, "", captions=captions)
         else:

@@ -17,9 +17,9 @@ from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.data.tables import cell_text, read_table
 from kovqa_core.errors import DataError, list_ids
-from kovqa_core.index.find_image import find_image
+from kovqa_core.index.find_image import find_image, row_with_problem
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.left_out import ANSWER_EMPTY, LeftOutRows
+from kovqa_core.index.left_out import ANSWER_EMPTY, ID_OR_QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -61,11 +61,11 @@ def _read_dacon_csv(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
         image = find_image(images, f"{file.stem}/{name}" if name else "")
         answers = {} if is_test else soft_labels([cell_text(row["answer"])])
         if not id or not question:
-            left_out.add("id or question missing", f"{file}:{line}")
+            left_out.add(ID_OR_QUESTION_MISSING, f"{file}:{line}")
         elif not answers and not is_test:
             left_out.add(ANSWER_EMPTY, f"{file}:{line}: id {id}")
         elif image.path is None:
-            left_out.add(image.reason, f"{file}:{line}: id {id}: {image.problem or f'{file.stem}/'}")
+            left_out.add(image.reason, row_with_problem(f"{file}:{line}: id {id}", image, f"{file.stem}/"))
         else:
             yield (
                 "test" if is_test else assign_split("dacon", name, _DACON_FRACTIONS),

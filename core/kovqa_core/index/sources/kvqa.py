@@ -17,7 +17,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.json_stream import iter_json_list
 from kovqa_core.data.tables import cell_text, raw_text
 from kovqa_core.errors import DataError
-from kovqa_core.index.find_image import find_image
+from kovqa_core.index.find_image import find_image, row_with_problem
 from kovqa_core.index.hash_split import assign_split
 from kovqa_core.index.left_out import ANSWER_EMPTY, QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
@@ -73,7 +73,7 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
         elif not answers:
             left_out.add(ANSWER_EMPTY, f"{file}:{line}: {name}")
         elif image.path is None:
-            left_out.add(image.reason, f"{file}:{line}: {image.problem}")
+            left_out.add(image.reason, row_with_problem(f"{file}:{line}", image))
         else:
             split = assign_split("kvqa", name, _KVQA_FRACTIONS)
             kept = raw_annotations(annotations)

@@ -19,11 +19,11 @@ from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import cell_text, record_text
 from kovqa_core.errors import DataError, unknown_name_error
-from kovqa_core.index.find_image import find_image
+from kovqa_core.index.find_image import find_image, row_with_problem
 from kovqa_core.index.folder_names import other_splits
 from kovqa_core.index.left_out import ANSWER_EMPTY, QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 NIA_SPLITS = {"train": "train", "valid": "val", "test": "test"}  # the publisher's name -> ours
 SPLIT_METHOD = "as published"
@@ -69,21 +69,25 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     ]
 
 
+def _column_in_file(id: str, column: str, file: Path) -> Message:
+    return message("index.column-in-file", "id {id}: {column} in {file}", id=id, column=column, file=file)
+
+
 def _read_nia_split(file: Path, images: Path, language: str, left_out: LeftOutRows) -> SplitExamples:
     """Examples of one split, A then B for every image."""
     own_folders, others = (NIA_SPLITS[file.stem],), other_splits(NIA_SPLITS[file.stem])
     for name, letter, record in nia_questions(file, as_text=True):
-        place = f"{file}: image {name}, question {letter}"
+        place = f"{file}: {name} ({letter})"  # of every row: no message
         id = record_text(record, "question_id", place) or f"{name}/{letter}"
         question = record_text(record, f"question_{language}", place).strip()
         answers = soft_labels([record_text(record, f"answer_{language}", place)])
         image = find_image(images, name, own_folders, others)
         if not question:
-            left_out.add(QUESTION_MISSING, f"id {id}: question_{language} in {file}")
+            left_out.add(QUESTION_MISSING, _column_in_file(id, f"question_{language}", file))
         elif not answers:
-            left_out.add(ANSWER_EMPTY, f"id {id}: answer_{language} in {file}")
+            left_out.add(ANSWER_EMPTY, _column_in_file(id, f"answer_{language}", file))
         elif image.path is None:
-            left_out.add(image.reason, f"id {id}: {image.problem}")
+            left_out.add(image.reason, row_with_problem(f"id {id}", image))
         else:
             question_type = nia_question_type(letter, record, place)
             yield NIA_SPLITS[file.stem], Example(id, image.path, question, answers, question_type)

@@ -32,7 +32,7 @@ from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
 from kovqa_core.data.tables.tar_files import TAR_SUFFIXES
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
-from kovqa_core.index.find_image import OutsideNames, find_table_image
+from kovqa_core.index.find_image import OutsideNames, find_table_image, row_with_problem
 from kovqa_core.index.folder_names import split_of_name
 from kovqa_core.index.hash_split import assign_split
 from kovqa_core.index.left_out import (
@@ -44,7 +44,7 @@ from kovqa_core.index.left_out import (
     LeftOutRows,
 )
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 
 SPLIT_METHOD = "without a column 'split': by picture, SHA-256 of 'table/<image>', 90 % train, 10 % val"
 MIN_ANSWER_COUNT = None
@@ -168,7 +168,7 @@ def _read_table_rows(
 ) -> SplitExamples:
     for row in rows:
         if row.problem:
-            left_out.add(SAMPLE_INCOMPLETE, f"{row.place}: {row.problem}")
+            left_out.add(SAMPLE_INCOMPLETE, join_messages(": ", [row.place, row.problem]))
             continue
         name, question = row.text("image"), row.text("question")
         if not name.strip():
@@ -192,7 +192,7 @@ def _read_table_rows(
         elif not answers and not captions and split != "test":
             left_out.add(ANSWER_EMPTY, row.place)
         elif image.path is None:
-            left_out.add(image.reason, f"{row.place}: {image.problem}")
+            left_out.add(image.reason, row_with_problem(row.place, image))
         else:
             id = row.text("id") or f"{shard.id_prefix}{row.own_id}"
             yield split, Example(
@@ -241,7 +241,7 @@ def _row_choices(row: TableRecord) -> tuple[_RowChoices, str]:
     try:
         texts = row.choices()
     except DataError as error:
-        return _NO_CHOICES, str(error.message)
+        return _NO_CHOICES, error.message
     if not texts:
         return _NO_CHOICES, ""
     row.require_counted_from_one(texts)
@@ -254,7 +254,7 @@ def _row_choices(row: TableRecord) -> tuple[_RowChoices, str]:
         columns = (*_COLUMNS, "unknown", *(["label"] if row.has_label else []))
         return _RowChoices(texts, row.chosen_answers(texts), row.unknown(texts), columns), ""
     except DataError as error:
-        return _NO_CHOICES, str(error.message)
+        return _NO_CHOICES, error.message
 
 
 def _row_split(value: str, name: str, place: str) -> str:

@@ -41,6 +41,7 @@ from kovqa_core.index.left_out import (
     IMAGE_NOT_NAMED,
     QUESTION_MISSING,
     LeftOutRows,
+    row_of_image,
 )
 from kovqa_core.index.packed_root import missing_folder_hint
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
@@ -135,8 +136,8 @@ def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows)
     is_test = part.startswith("test")
 
     def leave_out_annotation(row: JsonRecord) -> None:
-        place = f"id {cell_text(row['question_id'])}: of image {cell_text(row.get('image_id'))}"
-        left_out.add(QUESTION_MISSING, f"{place} in {vqav2_files(root, part)[0]}")
+        id, image_id = cell_text(row["question_id"]), cell_text(row.get("image_id"))
+        left_out.add(QUESTION_MISSING, row_of_image(id, image_id, vqav2_files(root, part)[0]))
 
     for row, annotation in iter_annotated_questions(root, part, leave_out_annotation, as_text=True):
         id, question = cell_text(row["question_id"]), cell_text(row["question"]).strip()
@@ -160,7 +161,7 @@ def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows)
         # An answer that the normal form empties ("a", "the") is no class, but the official program scores it.
         elif not answers and not is_test and (VQAV2_PARTS[part] == "train" or not any(annotations)):
             reason = ANSWER_EMPTY if annotation else ANNOTATION_MISSING
-            left_out.add(reason, f"id {id}: of image {image_id}")
+            left_out.add(reason, row_of_image(id, image_id))
         elif not image_id:  # it would be the file of image 0
             left_out.add(IMAGE_NOT_NAMED, f"id {id}")
         elif image not in present:
