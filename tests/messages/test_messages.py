@@ -107,7 +107,8 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def test_no_odd_english() -> None:
-    lines = [(place, " ".join(text.split())) for place, text in texts()]
+    published = "answer is no class"  # a key of index.json, which stays
+    lines = [(place, " ".join(text.split())) for place, text in texts() if text != published]
     assert not [
         (phrase, place, line[:90]) for place, line in lines for phrase in BANNED if re.search(phrase, line)
     ]
