@@ -144,6 +144,16 @@ def no_names() -> Message:
     return message("errors.no-names", "none")
 
 
+def first_names(names: Sequence[str], most: int) -> str:
+    """ "a, b, c and 12 more": names, no more of them than `most`."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return message(
+        "errors.names-and-more", "{names} and {more:,} more",
+        names=", ".join(names[:most]), more=len(names) - most,
+    )  # fmt: skip
+
+
 def list_ids(ids: Sequence[str]) -> Message:
     """ "12 ids: a, b, …": how many, and the first of them by name."""
     if len(ids) == 1:

@@ -100,7 +100,7 @@ def run_chat(image: Path | None, answer_options: AnswerOptions, *, as_json: bool
                 answers.print_chat_answer(answer, current_image, line, as_json=as_json)
         except DataError as error:
             failed += 1
-            console.print_note(f"kovqa: {error.message}")
+            console.print_note(message("cli.error", "kovqa: {problem}", problem=error.message))
     if at_terminal and line is None:
         console.print_note("")  # Ctrl-D leaves the cursor behind the prompt: the shell's begins a line
     if failed and not at_terminal:
@@ -122,11 +122,13 @@ def _read_typed_line(*, has_image: bool) -> str | None:
         if has_image
         else message("chat.image-prompt", "image> ")
     )
+    from kovqa_cli.output.console import show_text
+
     with _prompts_on_stderr():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # input() uses it once it is imported
         try:
-            return input(prompt).strip()
+            return input(show_text(prompt)).strip()
         except EOFError:
             return None
 

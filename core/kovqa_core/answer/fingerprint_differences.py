@@ -67,11 +67,18 @@ def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, o
     return [text for part, text in parts.items() if part in found]
 
 
+def describe_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, object]) -> Message:
+    """The differences as one text; arguments as above."""
+    first, *others = name_differences(recorded, fingerprint)
+    for other in others:
+        first = message("answer.two-differences", "{first} and {other}", first=first, other=other)
+    return first
+
+
 def _precision(fingerprint: Mapping[str, object]) -> str:
     """What answers were computed in; the model's own is noted nowhere."""
-    return str(
-        fingerprint.get("precision") or message("answer.own-precision", "the model's own, in most fp32")
-    )
+    recorded = fingerprint.get("precision")
+    return str(recorded) if recorded else message("answer.own-precision", "the model's own, in most fp32")
 
 
 def _other_model(then: Mapping[str, object], now: Mapping[str, object]) -> Message:

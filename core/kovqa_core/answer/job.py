@@ -254,18 +254,16 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         answered_ids = set(resumed.ids)
         # Rows that ask nothing come first: the processes of a profile leave out what has a line already.
         unasked = [row for row in rows if row.fault]
-        faults = ((row, RowFault(row.fault)) for row in unasked)
-        for _ in append_answers(
-            partial_file, _watch_faults(job, len(rows), faults), task, answered_ids, folder
-        ):
+        faults: dict[str, str] = {}
+        without_answer = ((row, RowFault(row.fault)) for row in unasked)
+        watched = _watch_faults(job, len(rows), without_answer, faults)
+        for _ in append_answers(partial_file, watched, task, answered_ids, folder):
             pass
         # By id, not by position: several processes leave their lines in any order.
         remaining = [row for row in rows if row.example.id not in answered_ids]
         if remaining:
             check_missing_images(job, remaining, len(rows))
-            answers = _watch_faults(
-                job, len(rows), backend.answer_rows(job, remaining, on_progress), len(unasked)
-            )
+            answers = _watch_faults(job, len(rows), backend.answer_rows(job, remaining, on_progress), faults)
             for _ in append_answers(partial_file, answers, task, answered_ids, folder):
                 on_progress(answer_progress(job, len(answered_ids), len(rows)))
             # Read again from the file: what several processes answered is known only from their lines.
@@ -280,7 +278,8 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
                 ),
                 resume_hint(),
             )
-        problems = read_faults(partial_file)
+        # The file's words are English; what was seen here still knows its key.
+        problems = {id: faults.get(id, problem) for id, problem in read_faults(partial_file).items()}
         _check_faults(job, problems, len(rows))  # those of a profile's processes are known only now
         fill = job.fill_unreadable
         written = [row for row in rows if fill is not None or row.example.id not in problems]
@@ -324,24 +323,25 @@ def _is_answers(path: Path) -> bool:
 
 
 def _watch_faults(
-    job: AnswerJob, rows: int, answers: Iterator[AnsweredRow], earlier: int = 0
+    job: AnswerJob, rows: int, answers: Iterator[AnsweredRow], faults: dict[str, str]
 ) -> Iterator[AnsweredRow]:
-    """Pass answers on, and end as soon as too many rows have none: not after hours."""
-    faults: dict[str, str] = {}
+    """Pass answers on, and end as soon as too many rows have none: not after hours.
+
+    Args:
+        job, rows, answers: what is answered, how many rows it has, and those that come.
+        faults: of the rows so far; gets those that come.
+    """
     for row, answer in answers:
         yield row, answer
         if isinstance(answer, RowFault):
             faults[row.example.id] = answer.problem
-            _check_faults(job, faults, rows, earlier, at_least=True)
+            _check_faults(job, faults, rows, at_least=True)
 
 
-def _check_faults(
-    job: AnswerJob, faults: Mapping[str, str], rows: int, earlier: int = 0, *, at_least: bool = False
-) -> None:
-    count = earlier + len(faults)
-    if not job.allow_left_out and are_too_many(count, rows):
+def _check_faults(job: AnswerJob, faults: Mapping[str, str], rows: int, *, at_least: bool = False) -> None:
+    if not job.allow_left_out and are_too_many(len(faults), rows):
         first = describe_fault(*next(iter(faults.items())))
-        raise too_many_left_out(count, rows, first, at_least=at_least)
+        raise too_many_left_out(len(faults), rows, first, at_least=at_least)
 
 
 def check_missing_images(job: AnswerJob, rows: Sequence[QuestionRow], all_rows: int) -> None:
@@ -369,7 +369,9 @@ def check_missing_images(job: AnswerJob, rows: Sequence[QuestionRow], all_rows: 
 
 def describe_fault(id: str, problem: str) -> str:
     """What is wrong with a row; most problems name it themselves."""
-    return problem if problem.startswith(f"id {id}:") else f"id {id}: {problem}"
+    if problem.startswith(f"id {id}:"):
+        return problem
+    return message("answer.fault-of-row", "id {id}: {problem}", id=id, problem=problem)
 
 
 def answer_progress(job: AnswerJob, answered: int, rows: int) -> Progress:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.answer.abstain import abstain
-from kovqa_core.answer.fingerprint_differences import ROW_KEYS, name_differences
+from kovqa_core.answer.fingerprint_differences import ROW_KEYS, describe_differences, name_differences
 from kovqa_core.answer.partial_line import FAULT_KEY, FILLED, PartialLine, parse_lines
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.row_digest import digest_row
@@ -117,7 +117,7 @@ def resume_partial_file(
                     "answer.other-partial-file",
                     "{partial_file} holds answers {differences}",
                     partial_file=partial_file,
-                    differences=" and ".join(name_differences(recorded, fingerprint)),
+                    differences=describe_differences(recorded, fingerprint),
                 ),
                 _other_output_hint(),
             )
@@ -184,7 +184,7 @@ def _resume_finished_file(
                 "answer.other-output",
                 "{output} holds answers {differences}",
                 output=output,
-                differences=" and ".join(name_differences(record.fingerprint, fingerprint)),
+                differences=describe_differences(record.fingerprint, fingerprint),
             ),
             _other_output_hint(),
         )

@@ -147,7 +147,12 @@ def naming_folder(folder: Path) -> Iterator[None]:
 
 
 def error_reason(error: BaseException) -> str:
-    """The first line of what a library's error says, at most so long; its class where it says nothing."""
+    """The first line of what a library's error says, at most so long; its class where it says nothing.
+
+    An error that holds a message of ours keeps it.
+    """
+    if error.args and isinstance(error.args[0], Message):
+        return error.args[0]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else ""
     # torch and transformers write a heading first, and what is wrong in the second line.

@@ -370,7 +370,9 @@ def unloadable_weights_error(folder: Path, error: Exception, file: str = "model.
             "models.unloadable-weights",
             "{file} cannot be loaded by its config.json ({error})",
             file=folder / file,
-            error="no such file" if isinstance(error, FileNotFoundError) else error_reason(error),
+            error=message("models.no-such-file", "no such file")
+            if isinstance(error, FileNotFoundError)
+            else error_reason(error),
         ),
         message(
             "models.unloadable-weights.hint", "copy the folder again, or name another step folder of its run"

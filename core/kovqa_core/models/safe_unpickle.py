@@ -287,8 +287,9 @@ def _module_attribute(
     return value
 
 
-def _describe_object(value: object) -> str:
-    return "a dict" if isinstance(value, dict) else f"a {getattr(value, 'full_name', type(value).__name__)}"
+def _describe_object(value: object) -> Message:
+    kind = "dict" if isinstance(value, dict) else getattr(value, "full_name", type(value).__name__)
+    return message("fusion.object-kind", "a {kind}", kind=kind)
 
 
 def _view_tensor(stored: StoredTensor, values: bytearray) -> Tensor | None:

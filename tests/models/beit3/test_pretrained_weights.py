@@ -95,7 +95,7 @@ def test_the_hint_of_any_file_can_be_followed(source: str, task: str) -> None:
     known = set(parity.originals(net.named_parameters()))
     assert set(report.unused) == state.keys() - known
     for name in report.unused:
-        assert name.rpartition(".")[0] in str(report).partition("not used: ")[2]
+        assert name.rpartition(".")[0] in report.describe().partition("not used: ")[2]
 
 
 def test_only_what_is_missing_is_asked_for_beside_what_was_given() -> None:

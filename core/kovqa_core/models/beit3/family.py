@@ -216,8 +216,8 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
         "beit3.weights-note",
         "{weights}: {report}; text table: {rows}",
         weights=Path(config.weights).name,
-        report=report,
-        rows="unchanged" if plan is None else plan,
+        report=report.describe(),
+        rows=message("beit3.rows-unchanged", "unchanged") if plan is None else plan.describe(),
     )
     if beside:
         note = message(

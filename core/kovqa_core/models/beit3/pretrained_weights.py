@@ -19,10 +19,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kovqa_core.errors import ModelError
-from kovqa_core.messages import message
+from kovqa_core.errors import ModelError, no_names
+from kovqa_core.messages import Message, message
 from kovqa_core.models.beit3.config import POSITION_OFFSET
-from kovqa_core.models.beit3.weights_problems import WeightProblem, component_name, unfitting_weights_error
+from kovqa_core.models.beit3.weights_problems import (
+    WeightProblem,
+    component_name,
+    misshapen_weight,
+    missing_weight,
+    unfitting_weights_error,
+    unknown_weight,
+)
 from kovqa_core.models.family import unloadable_weights_error
 from kovqa_core.models.weights_file import (
     WEIGHT_SUFFIXES,
@@ -102,7 +109,9 @@ class LoadReport:
     newly_initialised: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
+    def describe(self) -> Message:
+        """What became of it, in words."""
+        none = no_names()
         new = sorted({component_name(name) for name in self.newly_initialised})
         unused = sorted({name.rsplit(".", 1)[0] for name in self.unused})
         return message(
@@ -110,8 +119,8 @@ class LoadReport:
             "{loaded} tensors loaded, {resized} resized, newly initialised: {new}; not used: {unused}",
             loaded=len(self.loaded),
             resized=len(self.resized),
-            new=", ".join(new) or "none",
-            unused=", ".join(unused) or "none",
+            new=", ".join(new) or none,
+            unused=", ".join(unused) or none,
         )
 
 
@@ -270,12 +279,11 @@ def _fit_weight(
 ) -> _FittedWeight:
     names = original_names(own)
     if missing := [name for name in names if name not in original]:
-        return _FittedWeight(None, [WeightProblem(name, "is missing") for name in missing])
+        return _FittedWeight(None, list(map(missing_weight, missing)))
     # Of q, k and v the joined weight [3 D, D]; of all others the tensor itself.
     parts = [original[name] for name in names]
     if any(part.shape != parts[0].shape or part.ndim == 0 for part in parts):
-        shapes = " and ".join(str(list(part.shape)) for part in parts)
-        return _FittedWeight(None, [WeightProblem(names[0], f"is {shapes}, wanted {list(parameter.shape)}")])
+        return _FittedWeight(None, [misshapen_weight(names[0], parts, parameter)])
     value = torch.cat(parts)
     is_resized = own == "encoder.vision_position_embed" and value.shape != parameter.shape
     if is_resized:
@@ -286,8 +294,7 @@ def _fit_weight(
     if own == "encoder.patch_embed.weight" and value[0].numel() == parameter[0].numel():
         value = value.flatten(1)  # a convolution [D, 3, p, p] -> a product [D, 3 p²]
     if value.shape != parameter.shape:
-        shapes = f"is {list(value.shape)}, wanted {list(parameter.shape)}"
-        return _FittedWeight(None, [WeightProblem(names[0], shapes)])
+        return _FittedWeight(None, [misshapen_weight(names[0], [value], parameter)])
     return _FittedWeight(value, [], is_resized)
 
 
@@ -333,7 +340,7 @@ def load_pretrained_weights(
     report.unused.extend(name for name in original if name not in used)
     # Heads of other tasks are left over in every published file; more of the body is another model's.
     problems.extend(
-        WeightProblem(name, "is unknown")
+        unknown_weight(name)
         for name in report.unused
         if name.startswith(_BODY_PREFIX) and not name.startswith(_FINAL_NORM_PREFIX)
     )

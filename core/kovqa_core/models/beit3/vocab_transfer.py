@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 _WORD_BOUNDARY = "▁"  # how SentencePiece writes the blank before a word
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
@@ -41,7 +41,8 @@ class VocabTransfer:
     averaged: dict[int, tuple[int, ...]]
     randomly_initialised: tuple[int, ...]
 
-    def __str__(self) -> str:
+    def describe(self) -> Message:
+        """How the rows came about, in words."""
         return message(
             "beit3.vocab-transfer",
             "{copied:,} tokens copied, {averaged:,} averaged, {random:,} randomly initialised",

@@ -9,7 +9,7 @@ from typing import NamedTuple, get_args
 from torch import Tensor
 
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 from kovqa_core.models.beit3.config import NAMED_DIMENSIONS, Reinit
 
 _LAYER_NAME = re.compile(r"beit3\.encoder\.layers\.(\d+)\.")
@@ -23,13 +23,30 @@ TASK_COMPONENTS: dict[str, tuple[Reinit, ...]] = {
 
 
 class WeightProblem(NamedTuple):
-    """A weight under the original's name, and what is wrong with it."""
+    """A weight under the original's name, and what is wrong with it: a sentence with the name."""
 
     name: str
-    problem: str
+    problem: Message
 
-    def __str__(self) -> str:
-        return f"{self.name} {self.problem}"
+
+def missing_weight(name: str) -> WeightProblem:
+    """The file has no such weight."""
+    return WeightProblem(name, message("beit3.weight-missing", "{name} is missing", name=name))
+
+
+def unknown_weight(name: str) -> WeightProblem:
+    """The network has no such weight."""
+    return WeightProblem(name, message("beit3.weight-unknown", "{name} is unknown", name=name))
+
+
+def misshapen_weight(name: str, parts: Sequence[Tensor], wanted: Tensor) -> WeightProblem:
+    """A weight, or the parts of one, of another shape than ours."""
+    shapes = " + ".join(str(list(part.shape)) for part in parts)
+    problem = message(
+        "beit3.weight-shape", "{name} is {found}, wanted {wanted}",
+        name=name, found=shapes, wanted=list(wanted.shape),
+    )  # fmt: skip
+    return WeightProblem(name, problem)
 
 
 def component_name(original_name: str) -> str:
@@ -78,12 +95,20 @@ def unfitting_weights_error(
     return ModelError(
         message(
             "beit3.weights-do-not-fit",
-            "{name} does not fit this model: {problems}{more}",
+            "{name} does not fit this model: {problems}",
             name=name,
-            problems="; ".join(map(str, problems[:_SHOWN])),
-            more=f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "",
+            problems=_first_problems(problems),
         ),
         _remedy(problems, reinit, original),
+    )
+
+
+def _first_problems(problems: Sequence[WeightProblem]) -> Message:
+    first = join_messages("; ", (each.problem for each in problems[:_SHOWN]))
+    if len(problems) <= _SHOWN:
+        return first
+    return message(
+        "beit3.more-problems", "{problems} and {more:,} more", problems=first, more=len(problems) - _SHOWN
     )
 
 

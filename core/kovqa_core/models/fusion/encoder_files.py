@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kovqa_core.errors import ModelError
+from kovqa_core.errors import ModelError, name_or_name
 from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import read_model_json, require_closed_folder, shard_names
 from kovqa_core.models.weights_file import WEIGHT_SUFFIXES, read_weights_file
@@ -64,7 +64,7 @@ def _no_weights_error(folder: Path) -> ModelError:
     problem = message(
         "fusion.no-encoder-weights",
         "no {names} in {folder}, whole or in shards",
-        names=" or ".join(_WHOLE_FILES),
+        names=name_or_name(_WHOLE_FILES),
         folder=folder,
     )
     others = sorted(file.name for file in folder.iterdir() if file.name.endswith(WEIGHT_SUFFIXES))

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.messages import message
+from kovqa_core.errors import ModelError, SettingsError, first_names
+from kovqa_core.messages import Message, join_messages, message
 from kovqa_core.models.closed_folder import error_reason, hub_offline, require_no_way_out
 from kovqa_core.models.fusion.config import EncoderSettings
 from kovqa_core.models.fusion.encoder_files import read_encoder_files
@@ -161,7 +161,7 @@ def load_encoder_weights(net: nn.Module, folder: Path) -> EncoderReport:
     published = {_current_name(name.removeprefix(prefix), own): tensor for name, tensor in files.items()}
     head = _classifier_prefixes(net)
     wrong_shapes = [
-        f"{name} is {list(published[name].shape)}, wanted {list(tensor.shape)}"
+        shape_problem(name, list(published[name].shape), list(tensor.shape))
         for name, tensor in own.items()
         if name in published and published[name].shape != tensor.shape and not name.startswith(head)
     ]
@@ -171,7 +171,7 @@ def load_encoder_weights(net: nn.Module, folder: Path) -> EncoderReport:
                 "fusion.encoder-does-not-fit",
                 "{folder} does not fit: {shapes}",
                 folder=folder,
-                shapes="; ".join(wrong_shapes[:3]),
+                shapes=join_messages("; ", wrong_shapes[:3]),
             ),
             message("fusion.encoder-does-not-fit.hint", "change its *_config back"),
         )
@@ -187,6 +187,15 @@ def load_encoder_weights(net: nn.Module, folder: Path) -> EncoderReport:
     return EncoderReport(missing, unused)
 
 
+def shape_problem(name: str, stored: list[int] | None, expected: list[int] | None) -> Message:
+    """That a weight has another shape than ours; None: there, or here, it is absent."""
+    absent = message("fusion.absent-tensor", "absent")
+    return message(
+        "fusion.other-shape", "{name} is {stored}, wanted {expected}",
+        name=name, stored=stored or absent, expected=expected or absent,
+    )  # fmt: skip
+
+
 def _current_name(name: str, own: Mapping[str, Tensor]) -> str:
     """Today's name of a weight: TensorFlow called those of a LayerNorm gamma and beta, and so does bert-base."""
     if name in own:
@@ -200,10 +209,9 @@ def _current_name(name: str, own: Mapping[str, Tensor]) -> str:
 def _incomplete_encoder_error(folder: Path, missing: list[str], names: list[str]) -> ModelError:
     problem = message(
         "fusion.encoder-lacks-weights",
-        "{folder} lacks {names}{more}",
+        "{folder} lacks {names}",
         folder=folder,
-        names=", ".join(missing[:3]),
-        more=f" and {len(missing) - 3} more" if len(missing) > 3 else "",
+        names=first_names(missing, 3),
     )
     if all(name.endswith(_RUNNING_STATISTICS) for name in missing):
         return ModelError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kovqa_core.data.answers import find_class, number_classes, write_answers
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.errors import SettingsError
+from kovqa_core.errors import SettingsError, first_names
 from kovqa_core.files import write_text
 from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import message
@@ -234,10 +234,9 @@ def _load_encoders(net: FusionNet, question_folder: Path | None, image_folder: P
         return note
     return message(
         "fusion.unused-weights-note",
-        "{note}; not used: {names}{more}",
+        "{note}; not used: {names}",
         note=note,
-        names=", ".join(unused[:_MAX_NAMED_WEIGHTS]),
-        more=f" and {len(unused) - _MAX_NAMED_WEIGHTS} more" if len(unused) > _MAX_NAMED_WEIGHTS else "",
+        names=first_names(unused, _MAX_NAMED_WEIGHTS),
     )
 
 

@@ -20,6 +20,7 @@ from kovqa_core.models.fusion.config import (
     image_encoder_config,
     question_encoder_config,
 )
+from kovqa_core.models.fusion.encoders import shape_problem
 from kovqa_core.models.fusion.family import FusionModel
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.state_dict_names import our_tensor_name, rename_state_dict
@@ -210,14 +211,7 @@ def check_tensor_shapes(tensors: Mapping[str, Tensor], config: ModelConfig, chec
         ) from None
     for name in sorted(expected.keys() | stored.keys()):
         if expected.get(name) != stored.get(name):
-            problem = message(
-                "fusion.other-shape",
-                "{name} is {stored}, wanted {expected}",
-                name=name,
-                stored=stored.get(name) or "absent",
-                expected=expected.get(name) or "absent",
-            )
-            raise _foreign_checkpoint(checkpoint, problem)
+            raise _foreign_checkpoint(checkpoint, shape_problem(name, stored.get(name), expected.get(name)))
 
 
 def _foreign_checkpoint(checkpoint: Path, problem: Message) -> ModelError:

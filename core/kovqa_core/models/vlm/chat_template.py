@@ -15,6 +15,7 @@ from PIL import Image
 from kovqa_core.data.question_prompts import build_prompt
 from kovqa_core.errors import DataError, ModelError
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import error_reason
 from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, HfTokenizer
 
 _SHOWN_TOKENS = 3  # of a difference, in an error
@@ -226,7 +227,7 @@ def _template_errors() -> Iterator[None]:
             message(
                 "vlm.template-fails",
                 "the chat template of the base model cannot write a chat of an image and a question ({reason})",
-                reason=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+                reason=error_reason(error),
             ),
             message(
                 "vlm.template-fails.hint",

@@ -69,7 +69,10 @@ def _require_llava_shape(config: Any) -> None:
     """
     architectures = [config.model_type, config.get_text_config().model_type]
     if architectures != ["llava", "llama"] or config.vision_config.model_type != "clip_vision_model":
-        found = " with ".join(architectures)
+        found: str = message(
+            "vlm.model-with-language-model", "{model} with {language}",
+            model=architectures[0], language=architectures[1],
+        )  # fmt: skip
     elif config.projector_hidden_act not in ("linear", "gelu"):
         found = f"projector_hidden_act={config.projector_hidden_act}"
     elif not isinstance(config.vision_feature_layer, int):

@@ -25,7 +25,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.question_prompts import CAPTION_MAX_NEW_TOKENS, caption_prompt
 from kovqa_core.errors import ModelError
 from kovqa_core.files import write_text
-from kovqa_core.messages import message
+from kovqa_core.messages import join_messages, message
 from kovqa_core.models.byte_tokens import fallback_byte
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.models.closed_folder import naming_folder
@@ -95,7 +95,11 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
             _require_same_base(step, config)
             tuning.load_trained_weights(model.net, step)
     remark = tuning.projector_remark(model.net)
-    return model, processor, "; ".join(filter(None, [tuning.start_note(folder.name, step, model), remark]))
+    return (
+        model,
+        processor,
+        join_messages("; ", filter(None, [tuning.start_note(folder.name, step, model), remark])),
+    )
 
 
 def _new_random_model(config: ModelConfig, recipe: Recipe) -> tuple[VlmModel, VlmProcessor, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from kovqa_core.errors import ModelError
+from kovqa_core.errors import ModelError, no_names
 from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.models.vlm.hf_types import VisionConfig
@@ -148,7 +148,7 @@ def _unsupported(file: Path, key: str, value: object, honoured: tuple[object, ..
             file=file,
             key=key,
             value=value,
-            honoured=", ".join(str(known) for known in honoured if known is not None) or "none",
+            honoured=", ".join(str(known) for known in honoured if known is not None) or no_names(),
         ),
         message(
             "vlm.llava-setting-unsupported.hint",

@@ -19,6 +19,8 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from kovqa_core.messages import message
+
 MAX_SECONDS = 10.0  # of one rendering, by the wall clock
 # Letters of what is rendered, and of a repeated text; also the largest number of a product.
 MAX_LENGTH = 1_000_000
@@ -39,7 +41,12 @@ class BoundedTemplate(Template):
         with _time_limit():
             text = super().render(*args, **kwargs)
         if len(text) > MAX_LENGTH:
-            raise SecurityError(f"it writes {len(text):,} letters, more than {MAX_LENGTH:,}")
+            raise SecurityError(
+                message(
+                    "vlm.template-too-long", "it writes {letters:,} letters, more than {most:,}",
+                    letters=len(text), most=MAX_LENGTH,
+                )
+            )  # fmt: skip
         return text
 
 
@@ -56,7 +63,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             SecurityError: a number in it is too large, or it takes too long to be read.
         """
         if isinstance(source, str) and (found := _LARGE_NUMBER.search(source)):
-            raise SecurityError(f"it holds the number {found[0][:20]}, more than {MAX_LENGTH:,}")
+            raise SecurityError(
+                message(
+                    "vlm.template-number", "it holds the number {number}, more than {most:,}",
+                    number=found[0][:20], most=MAX_LENGTH,
+                )
+            )  # fmt: skip
         with _time_limit():
             return super().from_string(source, *args, **kwargs)  # type: ignore[arg-type]
 
@@ -92,7 +104,9 @@ def _time_limit() -> Iterator[None]:
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise SecurityError(f"it does not end within {MAX_SECONDS:g} s")
+        raise SecurityError(
+            message("vlm.template-too-slow", "it does not end within {seconds:g} s", seconds=MAX_SECONDS)
+        )
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import Message, message
+from kovqa_core.models.closed_folder import error_reason
 from kovqa_core.models.vlm.chat_template import (
     find_chat_template,
     render_chat,
@@ -115,7 +116,7 @@ def _process_probe(processor: HfProcessor, turns: Sequence[ChatTurn]) -> list[in
             message(
                 "vlm.probe-failed",
                 "the base model's processor cannot read a chat of an image and a question ({reason})",
-                reason=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+                reason=error_reason(error),
             ),
             message(
                 "vlm.probe-failed.hint",

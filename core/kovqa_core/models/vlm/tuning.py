@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.errors import ModelError, SettingsError, name_or_name
 from kovqa_core.files import read_json, write_json, write_text
 from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import error_reason
@@ -250,7 +250,7 @@ def _lora_target_modules(net: nn.Module, components: Collection[str], suffixes: 
                 "vlm.no-lora-target",
                 "no linear layer of {components} ends in {suffixes}",
                 components=", ".join(sorted(components)),
-                suffixes=" or ".join(suffixes) or "any name",
+                suffixes=name_or_name(suffixes) if suffixes else message("vlm.any-layer-name", "any name"),
             ),
             message("vlm.no-lora-target.hint", "leave out model.lora.targets to adapt all of them"),
         )
