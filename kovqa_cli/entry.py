@@ -6,6 +6,7 @@ from __future__ import annotations
 # Ctrl-C would meanwhile be a traceback of them.
 import _signal  # type: ignore[import-not-found]
 import os
+import sys
 
 
 def _exit_now(number: int, frame: object) -> None:
@@ -16,8 +17,9 @@ def _exit_now(number: int, frame: object) -> None:
 # struct.py in downloaded data would be run. A main module that is a file has only its own folder there.
 os.environ["PYTHONSAFEPATH"] = "1"
 
-for _number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-    if _signal.getsignal(_number) != _signal.SIG_IGN:
+for _name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+    _number = getattr(_signal, _name, None)
+    if _number is not None and _signal.getsignal(_number) != _signal.SIG_IGN:
         _signal.signal(_number, _exit_now)
 
 
@@ -26,6 +28,23 @@ def run() -> None:
     from kovqa_cli.stop_signals import exit_on_signals
 
     exit_on_signals()
-    from kovqa_cli.main import run as run_command
-
+    try:
+        from kovqa_cli.main import run as run_command
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "kovqa_cli", "kovqa_core"):
+            raise  # a bug, or no installation of kovqa
+        sys.exit(_report_missing(package))
     run_command()
+
+
+def _report_missing(package: str) -> int:
+    """Say that what the command line itself is made of is not installed."""
+    from kovqa_core.messages.error_codes import find_error_code
+    from kovqa_core.messages.languages import translate, user_language
+    from kovqa_core.missing_packages import missing_package_error
+
+    error, language = missing_package_error([package]), user_language()
+    text, hint = translate(error.message, language), translate(error.hint, language)
+    sys.stderr.write(f"kovqa: {text} [{find_error_code(error.message)}] → {hint}\n")
+    return error.exit_code

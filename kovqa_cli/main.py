@@ -137,7 +137,7 @@ def _check_language() -> None:
 def _report_error(error: Exception) -> int:
     """Print an error as one line, or the limit of this machine that it came from; its exit code."""
     try:
-        error = find_limit(error) or error
+        error = find_limit(error) or _missing_package(error) or error
     except MemoryError:  # what the failed command holds is still in its frames
         os.write(2, b"kovqa: not enough memory\n")
         return MachineError.exit_code
@@ -174,6 +174,14 @@ def error_line(error: KovqaError) -> Message:
     if not error.hint:
         return message("cli.error", "kovqa: {problem}", problem=problem)
     return message("cli.error-with-hint", "kovqa: {problem} → {hint}", problem=problem, hint=error.hint)
+
+
+def _missing_package(error: Exception) -> MachineError | None:
+    if isinstance(error, KovqaError):
+        return None
+    from kovqa_core.missing_packages import find_missing_package
+
+    return find_missing_package(error)
 
 
 def _check_engine() -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows has no SIGHUP.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _REPEAT_SECONDS = 0.05
 
 _received = 0  # the first of them, once one has arrived
@@ -100,6 +101,14 @@ def _repeat_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
         return
     import threading
 
-    repeat = threading.Timer(_REPEAT_SECONDS, os.kill, (os.getpid(), _received or signal.SIGINT))
+    repeat = threading.Timer(_REPEAT_SECONDS, _signal_again)
     repeat.daemon = True
     repeat.start()
+
+
+def _signal_again() -> None:
+    number = _received or signal.SIGINT
+    if hasattr(os, "killpg"):
+        os.kill(os.getpid(), number)
+    else:  # Windows, where os.kill ends a process at once
+        signal.raise_signal(number)

@@ -21,10 +21,11 @@ from typing import IO, Any
 
 from kovqa_core.bounded_json import MAX_DOCUMENT_BYTES, parse_json
 from kovqa_core.errors import DataError, KovqaError, SettingsError
-from kovqa_core.file_lock import lock_file
+from kovqa_core.file_lock import SAFE_FLAGS, lock_file
 from kovqa_core.messages import Message, message
 from kovqa_core.paths import kovqa_home
 from kovqa_core.storage_limits import STORAGE_ERRNOS, storage_error
+from kovqa_core.system_support import MOVES_OPEN_FILES, owner_id
 from kovqa_core.text_encoding import decode_text
 
 
@@ -214,8 +215,10 @@ def _system_error_number(error: Exception) -> int | None:
 
 
 def fsync_path(path: Path) -> None:
-    """Hand a file or folder to the disk, so that it outlives a power cut."""
-    handle = os.open(path, os.O_RDONLY)
+    """Hand a file or folder to the disk, so that it outlives a power cut; Windows does it for files alone."""
+    if not MOVES_OPEN_FILES and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if MOVES_OPEN_FILES else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
@@ -241,8 +244,13 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
                     yield stream
                     stream.flush()
                     os.fsync(stream.fileno())
+                if not MOVES_OPEN_FILES:
+                    stream.close()
                 partial_file.replace(target)
             except BaseException:  # Ctrl-C too
+                if not MOVES_OPEN_FILES:
+                    with contextlib.suppress(OSError):
+                        stream.close()
                 partial_file.unlink(missing_ok=True)  # while it is locked: later it may be another's
                 raise
         fsync_path(target.parent)  # the rename is an entry of the folder
@@ -267,11 +275,14 @@ def _open_partial_file(path: Path) -> tuple[Path, int]:
     """The empty file, locked, whose bytes become those of `path`.
 
     It has one name, `.NAME.part`, so that what a killed process left is written over by the next one; the lock,
-    which ends with its process, keeps two at once apart, on any hosts.
+    which ends with its process, keeps two at once apart, on any hosts. Where an open file cannot take its name, the
+    lock would be lost before that, and each process has a name of its own.
     """
     partial_file = path.with_name(f".{path.name}.part")
     end = time.monotonic() + _PARTIAL_FILE_SECONDS
     with contextlib.suppress(OSError):  # no locks here, or a folder, a link or another user's file in the way
+        if not MOVES_OPEN_FILES:
+            raise OSError
         while (descriptor := lock_file(partial_file)) is None:
             if time.monotonic() > end:
                 raise SettingsError(
@@ -281,12 +292,12 @@ def _open_partial_file(path: Path) -> tuple[Path, int]:
             time.sleep(0.01)
         state = os.fstat(descriptor)
         # Of two names the other one's bytes would go; another user's file would stay another user's.
-        if stat.S_ISREG(state.st_mode) and state.st_nlink == 1 and state.st_uid == os.geteuid():
+        if stat.S_ISREG(state.st_mode) and state.st_nlink == 1 and state.st_uid == owner_id():
             os.truncate(descriptor, 0)
             return partial_file, descriptor
         os.close(descriptor)
     partial_file = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    return partial_file, os.open(partial_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    return partial_file, os.open(partial_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS, 0o666)
 
 
 def discard_partial_file(path: Path) -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import SettingsError
-from kovqa_core.file_lock import NO_LOCKS, is_locked, lock_file
+from kovqa_core.file_lock import NO_LOCKS, is_locked, lock_file, remove_locked_file
 from kovqa_core.files import disk_errors, real_path
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.system_support import owner_id
 
 WAIT_SECONDS = 20.0  # a short job is waited for, a long one is named
 _RETRY_SECONDS = 0.05
@@ -53,7 +54,7 @@ def output_lock(
         yield
     finally:
         if descriptor is not None:
-            _release(path, descriptor)
+            remove_locked_file(path, descriptor)
 
 
 def lock_file_of(output: Path) -> Path:
@@ -85,7 +86,7 @@ def _acquire(
                 if nearby is None:
                     return descriptor
                 holder = nearby
-                _release(path, descriptor)
+                remove_locked_file(path, descriptor)
             if 0 <= wait_seconds <= time.monotonic() - began:
                 raise SettingsError(
                     _name_holder(holder),
@@ -105,13 +106,6 @@ def _acquire(
         )
         print(text, file=sys.stderr)
         return None
-
-
-def _release(path: Path, descriptor: int) -> None:
-    # Removed while it is held: a moment later the file could be another process's. One that waits on the
-    # removed file notices (`lock_file`) and makes a new one.
-    path.unlink(missing_ok=True)
-    os.close(descriptor)
 
 
 def _find_nearby_lock(output: Path) -> Path | None:
@@ -166,6 +160,6 @@ def scratch_folder() -> Iterator[Path]:
 def _remove_stale_scratch(path: Path) -> None:
     """Remove the scratch folder of a process that is gone, by the lock's file."""
     with contextlib.suppress(OSError):
-        if path.lstat().st_uid == os.geteuid() and (descriptor := lock_file(path)) is not None:
+        if path.lstat().st_uid == owner_id() and (descriptor := lock_file(path)) is not None:
             shutil.rmtree(path.with_name(path.name[1:].removesuffix(".lock")), ignore_errors=True)
-            _release(path, descriptor)
+            remove_locked_file(path, descriptor)

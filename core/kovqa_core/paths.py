@@ -32,6 +32,14 @@ def settings_files(kind: str) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def relative_path(path: Path, folder: Path) -> str:
+    """A path from a folder on, with `/` on every system; absolute where no path leads there (another Windows drive)."""
+    try:
+        return os.path.relpath(path, folder).replace(os.sep, "/")
+    except ValueError:
+        return path.absolute().as_posix()
+
+
 def cache_home() -> Path:
     """The user's folder for what can be made again: XDG_CACHE_HOME, else ~/.cache."""
     named = os.environ.get("XDG_CACHE_HOME", "")

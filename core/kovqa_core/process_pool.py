@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +18,8 @@ from kovqa_core import cgroup
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.soft_limit import soft_limit
+from kovqa_core.system_support import existing_signals
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -55,14 +59,15 @@ def die_with_parent() -> None:
     parent = (spawned_by.pid if spawned_by else None) or os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        # By its handle, too: Windows keeps naming a parent that is gone.
+        while os.getppid() == parent and (spawned_by is None or spawned_by.is_alive()):
             time.sleep(_PARENT_POLL_SECONDS)
         os._exit(143)  # not sys.exit: that would only end this thread
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # all ask to save, and to end
+STOP_SIGNALS = existing_signals(("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"))  # all ask to save, and to end
 
 
 @contextlib.contextmanager
@@ -72,6 +77,9 @@ def signals_blocked() -> Iterator[None]:
     A signal mask is inherited across fork and exec, a Python handler is not: a child that is signalled
     before it has run `outlive_signals` would die of the default action.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows: Ctrl-C alone comes from outside
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -91,8 +99,9 @@ def outlive_signals() -> None:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     parent, parent_id = multiprocessing.parent_process(), os.getppid()
-    if not hasattr(signal, "sigtimedwait"):  # macOS: SIGTERM ends it, whoever sent it
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    if not hasattr(signal, "sigtimedwait"):  # macOS and Windows: SIGTERM ends it, whoever sent it
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         die_with_parent()
         return
     # SIGTERM stays blocked in every thread, and one waits for it, because only so the sender is known.
@@ -134,7 +143,7 @@ def shared_memory_errors(way_out: str = "") -> Iterator[None]:
                 message(
                     "process_pool.open-files",
                     "more files are open than a process may have here ({limit}): each batch that is ready takes some",
-                    limit=_open_files_limit(),
+                    limit=soft_limit("RLIMIT_NOFILE") or 0,
                 ),
                 message(
                     "process_pool.open-files.hint",
@@ -148,8 +157,8 @@ def shared_memory_errors(way_out: str = "") -> Iterator[None]:
 
 
 def _shared_memory_full(way_out: str) -> MachineError:
-    status = os.statvfs(SHARED_MEMORY if SHARED_MEMORY.is_dir() else "/tmp")
-    size, free = (f"{blocks * status.f_frsize / 2**20:.3g}" for blocks in (status.f_blocks, status.f_bavail))
+    usage = shutil.disk_usage(SHARED_MEMORY if SHARED_MEMORY.is_dir() else tempfile.gettempdir())
+    size, free = (f"{amount / 2**20:.3g}" for amount in (usage.total, usage.free))
     return MachineError(
         message(
             "process_pool.shared-memory-full",
@@ -164,12 +173,6 @@ def _shared_memory_full(way_out: str) -> MachineError:
             way_out=way_out,
         ),
     )
-
-
-def _open_files_limit() -> int:
-    import resource  # not on Windows
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def add_to_count(n: int) -> None:

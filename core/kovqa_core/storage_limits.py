@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,16 +71,16 @@ def _file_size_text(path: Path) -> tuple[Message, Message]:
 def _full_text(path: Path, refused: Path) -> tuple[Message, Message]:
     """Which of the disks that may have been written to is full: that of the path, of $TMPDIR, or shared memory."""
     for folder, hint in _candidates(path, refused):
-        status = os.statvfs(folder)
+        free = shutil.disk_usage(folder).free
         # Before bytes: a write that fails for want of an inode has bytes left.
-        if status.f_files and status.f_favail == 0:
+        if _inodes_full(folder):
             text = message(
                 "files.inodes-full",
                 "{disk} has no inode left for one more file, with {free:,} MB free, while writing {path}",
-                path=path, disk=_mount_of(folder), free=status.f_bavail * status.f_frsize // 2**20,
+                path=path, disk=_mount_of(folder), free=free // 2**20,
             )  # fmt: skip
             return text, message("files.inodes-full.hint", "remove small files there (df -i shows the disk)")
-        if status.f_bavail * status.f_frsize < _FULL_BYTES:
+        if free < _FULL_BYTES:
             if _device(folder) == _device(path):
                 return message("files.disk-full", "disk full while writing {path}", path=path), hint
             text = message(
@@ -89,6 +90,13 @@ def _full_text(path: Path, refused: Path) -> tuple[Message, Message]:
     return message("files.disk-full", "disk full while writing {path}", path=path), message(
         "files.disk-full.hint", "free some space"
     )
+
+
+def _inodes_full(folder: Path) -> bool:
+    if not hasattr(os, "statvfs"):  # Windows counts bytes alone
+        return False
+    status = os.statvfs(folder)
+    return bool(status.f_files) and status.f_favail == 0
 
 
 def _candidates(path: Path, refused: Path) -> Iterator[tuple[Path, Message]]:
@@ -114,7 +122,7 @@ def _candidates(path: Path, refused: Path) -> Iterator[tuple[Path, Message]]:
 
 def _existing(path: Path) -> Path:
     """The path, or the nearest folder above it that is there."""
-    return next((each for each in (path.absolute(), *path.absolute().parents) if each.exists()), Path("/"))
+    return next((each for each in (path.absolute(), *path.absolute().parents) if each.exists()), Path.cwd())
 
 
 def _device(path: Path) -> int:

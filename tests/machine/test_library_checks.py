@@ -18,6 +18,9 @@ from kovqa_core.machine.library_checks import (
     torch_finding,
     try_import,
 )
+from kovqa_core.messages import message
+
+_USE = message("machine.use-torch", "models and training")
 
 
 def test_a_working_torch_is_ok() -> None:
@@ -56,10 +59,10 @@ def test_a_wheel_for_cpus_is_seen_without_an_import() -> None:
 
 
 def test_what_is_not_installed_is_found_without_an_import() -> None:
-    package = CheckedPackage("nonesuch", "nonesuch.inner", "nothing")
+    package = CheckedPackage("nonesuch", "nonesuch.inner", _USE)
     assert installed_finding(package, {"nonesuch": "not installed"}).state == "missing"
     assert installed_finding(package, {"nonesuch": "1.0"}).state == "missing"  # metadata without its folder
-    assert installed_finding(CheckedPackage("numpy", "numpy", "x"), {"numpy": "2.0"}).what == "2.0"
+    assert installed_finding(CheckedPackage("numpy", "numpy", _USE), {"numpy": "2.0"}).what == "2.0"
 
 
 def test_an_import_that_hangs_or_crashes_is_only_a_finding() -> None:
@@ -67,7 +70,7 @@ def test_an_import_that_hangs_or_crashes_is_only_a_finding() -> None:
     assert "signal 6" in try_import("import os; os.abort()").error
     attempt = try_import("import nonesuch")
     assert attempt.error == "ModuleNotFoundError: No module named 'nonesuch'"
-    package = CheckedPackage("nonesuch", "nonesuch", "nothing", needed=False)
+    package = CheckedPackage("nonesuch", "nonesuch", _USE, needed=False)
     assert package_finding(package, attempt, {"nonesuch": "not installed"}).state == "none"
 
 

@@ -51,7 +51,7 @@ def test_readers_beside_a_pruning_training_always_read_a_whole_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
 ) -> None:
     if not locks:  # a disk without them says so, and everybody goes on
-        monkeypatch.setattr(step_lease, "_flock", lambda handle, operation: True)
+        monkeypatch.setattr(step_lease, "_lock", lambda handle, *, shared: True)
     write_step(tmp_path, 1)
     ended = threading.Event()
     written = [1]

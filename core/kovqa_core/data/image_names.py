@@ -52,8 +52,9 @@ def path_below(images: Path, name: str) -> str | None:
         images: the folder, whose own name may be a link's.
         name: without `..`, by its letters.
     """
-    if not name.startswith("/") or has_parent_part(name):
+    if not os.path.isabs(name) or has_parent_part(name):  # noqa: PTH117 - by the words of this system
         return None
+    name = name.replace(os.sep, "/")
     for folder in _folder_names(images):
         if name.startswith(folder) and (below := name[len(folder) :].lstrip("/")):
             return below
@@ -64,7 +65,7 @@ def path_below(images: Path, name: str) -> str | None:
 def _folder_names(images: Path) -> tuple[str, ...]:
     """A folder's absolute names, as the user typed it and with links resolved, each with a slash at its end."""
     names = (os.path.abspath(images), os.path.realpath(images))  # noqa: PTH100
-    return tuple(dict.fromkeys(name.rstrip("/") + "/" for name in names))
+    return tuple(dict.fromkeys(name.replace(os.sep, "/").rstrip("/") + "/" for name in names))
 
 
 def is_inside(images: Path, name: str) -> bool:

@@ -16,10 +16,13 @@ from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_text
 from kovqa_core.index.reader import open_index
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.missing_packages import missing_package_error, missing_packages
 from kovqa_core.progress import OnProgress, ignore_progress
+from kovqa_core.system_support import require_launching
 
 HELD_OUT_IMAGES = 400  # images nobody learns from
 NEW_IMAGES = 20  # images of the table without answers
+_PACKAGES = ("torch", "safetensors", "sentencepiece", "tensorboardX")  # by which it trains
 # On the contact sheet: answers and captions, right and wrong.
 _RIGHT_ANSWERS, _WRONG_ANSWERS, _RIGHT_CAPTIONS, _WRONG_CAPTIONS = 10, 4, 8, 2
 
@@ -33,7 +36,14 @@ class DemoStep:
 
 
 def draw_demo_data(folder: Path, images: int, seed: int, on_progress: OnProgress = ignore_progress) -> None:
-    """Draw the scenes and write their questions, in AI-Hub 104 layout, into `folder`/raw."""
+    """Draw the scenes and write their questions, in AI-Hub 104 layout, into `folder`/raw.
+
+    Raises:
+        MachineError: what comes after cannot work here: a package is missing, or this system trains nothing.
+    """
+    require_launching()
+    if missing := missing_packages(_PACKAGES):
+        raise missing_package_error(missing)
     write_demo_dataset(folder / "raw", images, HELD_OUT_IMAGES, seed, on_progress)
 
 

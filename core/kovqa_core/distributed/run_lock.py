@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -16,6 +14,7 @@ from typing import IO
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import SettingsError
+from kovqa_core.file_lock import NO_LOCKS, try_lock
 from kovqa_core.messages import Message, message
 
 LOCK_FILE = ".lock"  # held by the first process of a run
@@ -26,7 +25,6 @@ _REMOTE_WAIT_SECONDS = (
     120.0  # ... on another host: an NFS server frees a dead client's locks after 90 seconds
 )
 _RETRY_SECONDS = 0.5
-_LOCKING_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,8 @@ def acquire_run_lock(folder: Path, environ: Mapping[str, str]) -> IO[str]:
     Raises:
         SettingsError: another run is training in this folder.
     """
-    return _acquire(folder / LOCK_FILE, environ.get("SLURM_JOB_ID", ""), fcntl.LOCK_EX, _LOCAL_WAIT_SECONDS)
+    job = environ.get("SLURM_JOB_ID", "")
+    return _acquire(folder / LOCK_FILE, job, _LOCAL_WAIT_SECONDS, shared=False)
 
 
 def claim_run_folder(folder: Path, *, joint: bool, wait: bool) -> IO[str]:
@@ -78,18 +77,17 @@ def claim_run_folder(folder: Path, *, joint: bool, wait: bool) -> IO[str]:
         SettingsError: another command holds the folder.
     """
     # Without a job: two commands of one allocation are both alive, and none takes over from the other.
-    operation = fcntl.LOCK_SH if joint else fcntl.LOCK_EX
-    return _acquire(folder / CLAIM_FILE, "", operation, _CLAIM_WAIT_SECONDS if wait else None)
+    return _acquire(folder / CLAIM_FILE, "", _CLAIM_WAIT_SECONDS if wait else None, shared=joint)
 
 
-def _acquire(path: Path, job: str, operation: int, local_wait: float | None) -> IO[str]:
+def _acquire(path: Path, job: str, local_wait: float | None, *, shared: bool) -> IO[str]:
     """A file, locked; see `acquire_run_lock`.
 
     Args:
         path: the file.
         job: this process's SLURM job, "" for none: that one may take over from itself.
-        operation: of `fcntl.flock`.
         local_wait: seconds that a process of this host may still hold it; None: nobody is waited for.
+        shared: beside others who share it.
     """
     holder = LockHolder(socket.gethostname(), os.getpid(), job)
     began = time.monotonic()
@@ -97,21 +95,20 @@ def _acquire(path: Path, job: str, operation: int, local_wait: float | None) -> 
         # Not "w": that would empty a file whose lock, and name, are another process's.
         stream = path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(stream, operation | fcntl.LOCK_NB)
+            is_ours = try_lock(stream.fileno(), shared=shared)
         except OSError as error:
-            if error.errno in _LOCKING_UNSUPPORTED:
-                warning = message(
-                    "distributed.no-locks-here",
-                    "kovqa: {folder} is on a file system without locks: make sure that only one run uses it",
-                    folder=path.parent,
-                )
-                print(warning, file=sys.stderr)
-                return stream
-            # These two say that somebody holds it; anything else is a fault of the file system.
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
+            if error.errno not in NO_LOCKS:
                 raise
+            warning = message(
+                "distributed.no-locks-here",
+                "kovqa: {folder} is on a file system without locks: make sure that only one run uses it",
+                folder=path.parent,
+            )
+            print(warning, file=sys.stderr)
+            return stream
+        if not is_ours:
             if local_wait is None:
-                raise _locked_error(path, _read_holder(path)) from None
+                raise _locked_error(path, _read_holder(path))
             _wait_for_holder(path, holder, began, local_wait)
             continue
         # Between our open and our lock another process may have removed the file and locked a new one of the

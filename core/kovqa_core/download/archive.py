@@ -195,7 +195,9 @@ def _unpack_nested(job: _UnpackJob, folder: Path, levels: int) -> None:
         if not path.name.lower().endswith(ARCHIVE_SUFFIXES) or inside.exists():
             continue
         inside.mkdir()
-        _unpack_members(replace(job, name=f"{job.name}: {path.relative_to(folder)}", paths=[path]), inside)
+        _unpack_members(
+            replace(job, name=f"{job.name}: {path.relative_to(folder).as_posix()}", paths=[path]), inside
+        )
         path.unlink()
         _unpack_nested(job, inside, levels - 1)
 

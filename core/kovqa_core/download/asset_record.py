@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.table import Asset
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_bytes, write_json
+from kovqa_core.paths import relative_path
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def write_asset_record(
     asset: Asset, folder: Path, paths: Sequence[Path], revision: str = "", files: Sequence[str] = ()
 ) -> None:
     """Write down that an asset is here."""
-    relative = [os.path.relpath(path, folder) for path in paths]  # the folder may be moved
+    relative = [relative_path(path, folder) for path in paths]  # the folder may be moved
     fetched = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     record = AssetRecord(asset.name, revision or asset.pin, relative, list(files), fetched)
     write_json(asset_record_path(asset, folder), asdict(record))

@@ -162,7 +162,7 @@ def write_export_folder(
     with output_lock(folder):
         require_new_folder(folder, has_our_card)
         write_new_folder(folder, fill, on_progress)
-    return tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
+    return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
 
 
 def has_our_card(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from kovqa_core.models import torchvision_compat
 
 # Arguments: folder of rows.json and logits.py, a file that makes torchvision importable, device, is foreign code allowed.
 _RUN_CODE = """\
-import importlib.abc, json, runpy, sys
+import importlib.abc, importlib.util, json, runpy, sys
 from pathlib import Path
 
 class NoKovqa(importlib.abc.MetaPathFinder):
@@ -29,7 +29,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-runpy.run_path(torchvision_compat)["load_torchvision"]()
+if importlib.util.find_spec("torchvision") is not None:  # else nothing here needs it
+    runpy.run_path(torchvision_compat)["load_torchvision"]()
 torch.backends.cudnn.allow_tf32 = False
 names = {"torch": torch, "Image": Image, "trust_remote_code": trust_remote_code == "True"}
 exec(Path(folder, "logits.py").read_text("utf-8"), names)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import posixpath
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def _find_other_spelling(
         found_outside = _find_outside(images, name, outside)
         if found_outside is not None:
             return found_outside
-    path = os.path.normpath(name.replace("\\", "/")) if name.strip() else ""
+    path = posixpath.normpath(name.replace("\\", "/")) if name.strip() else ""
     if not path or "\0" in path or path == ".":
         return FoundImage(None, name)
     found: list[str] = []
@@ -207,9 +208,9 @@ def _find_outside(images: Path, name: str, outside: OutsideNames) -> FoundImage 
     below = path_below(images, name)
     if below is not None and (found := _direct_files(images, below)):
         return _only_one(images, name, found)
-    path = os.path.normpath(name.replace("\\", "/"))
-    # Neither `가/../나.jpg`, which stays inside, nor a home, a drive or an address, which are no paths of this system.
-    if not path.startswith(("/", "../")):
+    path = posixpath.normpath(name.replace("\\", "/"))
+    # Neither `가/../나.jpg`, which stays inside, nor a home or an address; a drive is a path of Windows alone.
+    if not os.path.isabs(path) and not path.startswith("../"):  # noqa: PTH117
         return None
     if outside == "none" or (outside == "absolute" and has_parent_part(name)):
         return FoundImage(None, name, is_outside=True) if _direct_files(images, path) else None
@@ -222,7 +223,8 @@ def _absolute(images: Path, path: str) -> str:
     """A file's absolute path without `..`; its own name stays, also a link's."""
     # `..` as the system reads it, behind a link too.
     folder, file = os.path.split(os.path.join(images, path))  # noqa: PTH118
-    return os.path.join(os.path.realpath(folder) if has_parent_part(path) else folder, file)  # noqa: PTH118
+    folder = os.path.realpath(folder) if has_parent_part(path) else folder
+    return os.path.join(folder, file).replace(os.sep, "/")  # noqa: PTH118
 
 
 @functools.lru_cache(maxsize=1 << 10)  # several questions about one image follow each other
@@ -235,16 +237,16 @@ def _direct_files(images: Path, path: str) -> list[str]:
     """The files that a path means, without a search: in any Unicode form, with any usual suffix."""
     if TAR_SUFFIX in path.lower() and (tarred := _file_in_tar(images, path)):
         return [tarred]
-    folder, file = os.path.split(path)
+    folder, file = posixpath.split(path)
     spellings = list(itertools.product(_present_folders(images, folder), _unicode_spellings(file)))
     for below, bare in spellings:
-        candidate = os.path.join(below, bare)  # noqa: PTH118
+        candidate = posixpath.join(below, bare)
         if _is_file(images, candidate):
             return [candidate]
     if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
         return []
     for below, bare in spellings:
-        candidates = (os.path.join(below, bare + suffix) for suffix in _USUAL_SUFFIXES)  # noqa: PTH118
+        candidates = (posixpath.join(below, bare + suffix) for suffix in _USUAL_SUFFIXES)
         if found := [each for each in candidates if _is_file(images, each)]:
             return found
     return []
@@ -260,7 +262,7 @@ def _file_in_tar(images: Path, path: str) -> str:
         for below, tar in itertools.product(
             _present_folders(images, folder), _unicode_spellings(parts[count - 1])
         ):
-            candidate = os.path.join(below, tar, rest)  # noqa: PTH118
+            candidate = posixpath.join(below, tar, rest)
             if _is_file(images, candidate):
                 return candidate
     return ""

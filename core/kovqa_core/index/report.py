@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from kovqa_core.index.class_list import NO_CLASSES, SomeClasses
 from kovqa_core.index.left_out import LeftOut
 from kovqa_core.index.row_extras import RowExtras, read_row_extras
 from kovqa_core.messages import message
+from kovqa_core.paths import relative_path
 
 INDEX_SCHEMA = 1
 REPORT_FILE = "index.json"
@@ -174,7 +174,7 @@ def make_report(counts: IndexCounts, origin: DatasetOrigin, folder: Path) -> Ind
         counts,
         origin.source,
         str(origin.root),
-        os.path.relpath(origin.images, real_path(folder)),
+        relative_path(origin.images, real_path(folder)),
         origin.options,
         origin.split_method,
         origin.question_type_groups,

@@ -105,7 +105,8 @@ class SpooledRows:
 
 
 def _path_from(folder: Path, images: Path, path: str) -> str:
-    return os.path.join(images, path)[len(str(folder).rstrip("/")) + 1 :]  # noqa: PTH118
+    whole = os.path.join(images, path).replace(os.sep, "/")  # noqa: PTH118
+    return whole[len(folder.as_posix().rstrip("/")) + 1 :]
 
 
 @dataclass

@@ -20,15 +20,17 @@ from kovqa_core.messages import Message, message
 from kovqa_core.paths import settings_files
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import load_profile
+from kovqa_core.system_support import require_launching
 
 
 def check_machine(profile: Profile) -> None:
     """See that this machine has what a profile's launcher needs.
 
     Raises:
-        MachineError: it has not; names the profile that fits.
+        MachineError: it has not; names the profile that fits. Or this system starts no processes.
         SettingsError: unknown launcher.
     """
+    require_launching()
     find_launcher(profile).check_machine(profile, profile_of_this_machine)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from kovqa_core.errors import MachineError
 from kovqa_core.machine.finding import DoctorFinding
 from kovqa_core.machine.gpu_settings import describe_gpus, profile_notes
 from kovqa_core.machine.hardware import (
@@ -27,6 +28,7 @@ from kovqa_core.machine.library_checks import (
     CHECKED_PACKAGES,
     TORCH_FACTS_SCRIPT,
     ImportAttempt,
+    family_findings,
     import_script,
     installed_finding,
     installed_torch_finding,
@@ -40,6 +42,7 @@ from kovqa_core.paths import kovqa_home
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 from kovqa_core.settings.profile import Profile
+from kovqa_core.system_support import HAS_FILE_OWNERS, require_launching
 
 MIN_DISK_GB = 10  # a few checkpoints of a large model
 MIN_MEMORY_GB = 4
@@ -60,13 +63,23 @@ def run_doctor_checks(
     return [
         DoctorFinding("python", "ok", f"{platform.python_version()}, {sys.executable}"),
         DoctorFinding("kovqa", "ok", f"{installed['kovqa']}, {Path(__file__).parents[1]}"),
+        *_system_findings(),
         *(_imported_findings(installed, on_progress) if deep else _installed_findings(installed)),
+        *family_findings(),
         *hardware_findings(profiles),
         *_disk_findings(),
         terminal_finding(getattr(sys.stdout, "encoding", None) or "ascii"),
         api_key_finding(),
         _asset_finding(),
     ]
+
+
+def _system_findings() -> Iterator[DoctorFinding]:
+    """The operating system, where it does not start processes that train."""
+    try:
+        require_launching()
+    except MachineError as error:
+        yield DoctorFinding("system", "warning", error.message, error.hint)
 
 
 def _installed_findings(installed: Mapping[str, str]) -> Iterator[DoctorFinding]:
@@ -235,7 +248,8 @@ def api_key_finding() -> DoctorFinding:
 
 
 def _readable_by_others(path: Path) -> bool:
-    return path.is_file() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+    # Windows has other permissions, which a mode does not tell: a user's folder is the user's own there.
+    return HAS_FILE_OWNERS and path.is_file() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 def _asset_finding() -> DoctorFinding:

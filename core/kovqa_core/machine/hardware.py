@@ -12,6 +12,7 @@ import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kovqa_core import cgroup
 from kovqa_core.machine.nvidia_smi import (
@@ -74,8 +75,21 @@ def nvidia_driver_version() -> str | None:
 def system_memory_gb() -> int:
     """Memory of this machine, or what a container or a SLURM job may use of it, in GiB."""
     limit = cgroup.memory_limit()
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    installed = _installed_memory()
     return round((installed if limit is None else min(installed, limit)) / 2**30)
+
+
+def _installed_memory() -> int:
+    """Bytes of memory in this machine."""
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import ctypes  # Windows
+
+    # MEMORYSTATUSEX: its own size and the load in 32 bits each, then seven numbers of 64 bits, ullTotalPhys first.
+    status = (ctypes.c_ulonglong * 8)(64)
+    kernel32: Any = getattr(ctypes, "WinDLL")("kernel32")  # noqa: B009 - Windows alone has it
+    kernel32.GlobalMemoryStatusEx(status)
+    return status[1]
 
 
 def available_memory() -> int | None:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.machine import hardware
 from kovqa_core.machine.finding import DoctorFinding, FindingState
 from kovqa_core.machine.versions import NOT_INSTALLED
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
+from kovqa_core.missing_packages import FAMILY_PACKAGES, REQUIREMENTS, install_command, missing_packages
 
 IMPORT_TIMEOUT = 120.0  # seconds for one import: a first one from a network disk takes its time
 
@@ -25,25 +26,64 @@ class CheckedPackage:
 
     name: str
     module: str
-    use: str
+    use: Message
     needed: bool = True
 
 
-TORCH_PACKAGE = CheckedPackage("torch", "torch", "models and training")
+TORCH_PACKAGE = CheckedPackage("torch", "torch", message("machine.use-torch", "models and training"))
 CHECKED_PACKAGES = (
-    CheckedPackage("numpy", "numpy", "indexes and images"),
-    CheckedPackage("pillow", "PIL", "opening images"),
-    CheckedPackage("sentencepiece", "sentencepiece", "the tokenizer of BEiT-3"),
-    CheckedPackage("safetensors", "safetensors.torch", "checkpoints"),
-    CheckedPackage("tensorboardX", "tensorboardX", "TensorBoard files"),
-    CheckedPackage("wandb", "wandb", "the tracker wandb", needed=False),
-    CheckedPackage("mlflow-skinny", "mlflow", "the tracker mlflow", needed=False),
-    CheckedPackage("trackio", "trackio", "the tracker trackio", needed=False),
-    CheckedPackage("torchvision", "torchvision", "timm and transformers"),
-    CheckedPackage("transformers", "transformers", "the families fusion and vlm"),
-    CheckedPackage("timm", "timm", "image encoders of the family fusion"),
-    CheckedPackage("peft", "peft", "LoRA of the family vlm"),
-    CheckedPackage("deepspeed", "deepspeed", "the strategies zero1, zero2, zero3", needed=False),
+    CheckedPackage("numpy", "numpy", message("machine.use-numpy", "indexes and images")),
+    CheckedPackage("pillow", "PIL", message("machine.use-pillow", "opening images")),
+    CheckedPackage(
+        "sentencepiece", "sentencepiece", message("machine.use-sentencepiece", "the tokenizer of BEiT-3")
+    ),
+    CheckedPackage("safetensors", "safetensors.torch", message("machine.use-safetensors", "checkpoints")),
+    CheckedPackage("tensorboardX", "tensorboardX", message("machine.use-tensorboardx", "TensorBoard files")),
+    CheckedPackage("wandb", "wandb", message("machine.use-wandb", "the tracker wandb"), needed=False),
+    CheckedPackage(
+        "mlflow-skinny", "mlflow", message("machine.use-mlflow-skinny", "the tracker mlflow"), needed=False
+    ),
+    CheckedPackage("trackio", "trackio", message("machine.use-trackio", "the tracker trackio"), needed=False),
+    CheckedPackage("torchvision", "torchvision", message("machine.use-torchvision", "timm and transformers")),
+    CheckedPackage(
+        "transformers", "transformers", message("machine.use-transformers", "the families fusion and vlm")
+    ),
+    CheckedPackage("timm", "timm", message("machine.use-timm", "image encoders of the family fusion")),
+    CheckedPackage("peft", "peft", message("machine.use-peft", "LoRA of the family vlm")),
+    CheckedPackage(
+        "deepspeed",
+        "deepspeed",
+        message("machine.use-deepspeed", "the strategies zero1, zero2, zero3"),
+        needed=False,
+    ),
+    CheckedPackage("openpyxl", "openpyxl", message("machine.use-openpyxl", "tables as .xlsx"), needed=False),
+    CheckedPackage("pyarrow", "pyarrow", message("machine.use-pyarrow", "tables as .parquet"), needed=False),
+    CheckedPackage(
+        "starlette", "starlette", message("machine.use-server", "kovqa serve and view"), needed=False
+    ),
+    CheckedPackage("uvicorn", "uvicorn", message("machine.use-server", "kovqa serve and view"), needed=False),
+    CheckedPackage(
+        "python-multipart",
+        "python_multipart",
+        message("machine.use-server", "kovqa serve and view"),
+        needed=False,
+    ),
+    CheckedPackage("duckdb", "duckdb", message("machine.use-duckdb", "kovqa view"), needed=False),
+    CheckedPackage("onnx", "onnx", message("machine.use-onnx", "kovqa export --onnx"), needed=False),
+    CheckedPackage(
+        "onnxruntime", "onnxruntime", message("machine.use-onnx", "kovqa export --onnx"), needed=False
+    ),
+    CheckedPackage(
+        "onnxscript", "onnxscript", message("machine.use-onnx", "kovqa export --onnx"), needed=False
+    ),
+    CheckedPackage(
+        "soundfile", "soundfile", message("machine.use-soundfile", "sounds that are not WAV"), needed=False
+    ),
+    CheckedPackage("uroman", "uroman", message("machine.use-uroman", "the voice of MMS-TTS"), needed=False),
+    CheckedPackage(
+        "bitsandbytes", "bitsandbytes", message("machine.use-bitsandbytes", "models of 4 bits"), needed=False
+    ),
+    CheckedPackage("gdown", "gdown", message("machine.use-gdown", "Google Drive's second way"), needed=False),
 )
 TorchFacts = dict[str, str | int | bool | None]  # what the script below prints
 # getattr: not every build of torch has `hip` and `mps`.
@@ -134,6 +174,20 @@ def installed_finding(package: CheckedPackage, installed: Mapping[str, str]) -> 
     return DoctorFinding(package.name, "ok", version)
 
 
+def family_findings() -> Iterator[DoctorFinding]:
+    """Which families of models can be trained and asked with what is installed; nothing is imported."""
+    for family, modules in FAMILY_PACKAGES.items():
+        missing = missing_packages(modules)
+        if missing:
+            names = [REQUIREMENTS[module] for module in missing]
+            what = message("machine.family-lacks", "needs {names}", names=", ".join(names))
+            yield DoctorFinding(family, "none", what, install_command(names))
+        else:
+            yield DoctorFinding(
+                family, "ok", message("machine.family-ready", "all that its models need is installed")
+            )
+
+
 def installed_torch_finding(version: str) -> DoctorFinding:
     """Torch as its version names it: a wheel for CPUs alone, beside GPUs, is a mistake that shows here."""
     gpus = [gpu.name for gpu in hardware.visible_gpus()]
@@ -148,7 +202,7 @@ def _not_installed_finding(package: CheckedPackage) -> DoctorFinding:
         package.name,
         state,
         message("machine.not-installed", "not installed; for {use}", use=package.use),
-        f"pip install {package.name}",
+        install_command([REQUIREMENTS.get(package.module.partition(".")[0], package.name)]),
     )
 
 

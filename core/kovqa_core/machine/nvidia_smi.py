@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from kovqa_core.messages import Message, message
+from kovqa_core.system_support import end_process_group
 
 DEVICE_ORDER_VARIABLE = "CUDA_DEVICE_ORDER"
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -218,8 +218,7 @@ def _run_query(tool: str, *options: str, environ: Mapping[str, str] | None = Non
     try:
         output, errors = process.communicate(timeout=QUERY_SECONDS)
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_process_group(process)
         # Not waited for without an end: a query that hangs in the driver cannot even be killed.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)

@@ -10,6 +10,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_text
 from kovqa_core.messages import message
 from kovqa_core.paths import kovqa_home
+from kovqa_core.system_support import HAS_FILE_OWNERS
 
 
 def read_api_key(service: str, variable: str, file: str, key_page: str) -> str:
@@ -55,7 +56,7 @@ def read_key_file(service: str, path: Path) -> str:
         SettingsError: others can read it, or it cannot hold a key. Never shows it.
     """
     # Any right of group or others, as ssh refuses a key that others can read.
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+    if HAS_FILE_OWNERS and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise SettingsError(
             message(
                 "net.key-readable-by-others",

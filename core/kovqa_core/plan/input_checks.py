@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.evaluate.metrics import require_metric
 from kovqa_core.index.reader import open_index
 from kovqa_core.messages import Message, message
+from kovqa_core.missing_packages import FAMILY_PACKAGES, missing_package_error, missing_packages
 from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.batch_notes import count_training_rows, require_loss_micro_batch, require_whole_batch
 from kovqa_core.settings.code_consent import TRUST_FLAG, TRUST_SETTING, set_code_consent, trusts_code
@@ -41,6 +42,18 @@ def input_checks(settings: ResolvedSettings) -> list[Callable[[], object]]:
         partial(_check_index, Path(recipe.data.index), images, recipe),
         *config.required_files(),
     ]
+
+
+def require_packages(family: str, trackers: Sequence[str]) -> None:
+    """See that what trains a family's models is installed, with the files of the default tracker; nothing is imported.
+
+    Raises:
+        MachineError: it is not; names all of it at once.
+    """
+    files = ("tensorboardX",) if "tensorboard" in trackers else ()
+    missing = missing_packages((*FAMILY_PACKAGES.get(family, ("torch",)), *files))
+    if missing:
+        raise missing_package_error(missing)
 
 
 def left_to_node_setup(settings: ResolvedSettings) -> list[Message]:

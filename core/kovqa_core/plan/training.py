@@ -36,6 +36,7 @@ from kovqa_core.plan.input_checks import (
     left_to_node_setup,
     replaced_notes,
     require_falling_rate,
+    require_packages,
     require_typed_code_consent,
     stored_consent_notes,
     without_stored_consent,
@@ -260,17 +261,19 @@ def check_and_plan(
     # First, because the checks of the machine are the launcher's own.
     check_launcher(settings.profile, settings.origin.get("profile.launcher", ""))
     track = settings.recipe.train.track
+    # Else the workers have a Python of their own, and say themselves what it lacks.
+    installed_here = not (settings.profile.python or settings.profile.command_prefix)
     if not dry_run:  # which writes nothing into such a folder
         require_not_queued(folder, os.environ)
     checks: list[Check] = [
+        *([partial(require_packages, settings.recipe.family, track)] if installed_here else []),
         partial(check_machine, settings.profile),
         partial(check_strategy, settings.profile),
         partial(
             check_trackers,
             track,
-            setting_origin(settings.origin, "recipe.train.track"),
-            # Else the workers have a Python of their own, and say themselves what it lacks.
-            installed_here=not (settings.profile.python or settings.profile.command_prefix),
+            setting_origin(settings.origin, "recipe.train.track") or "train.track",
+            installed_here=installed_here,
         ),
         *input_checks(settings),
         *more_checks,

@@ -12,6 +12,7 @@ from pydantic import FiniteFloat
 
 from kovqa_core.download.hub_copies import find_hub_copy, hub_copy_missing, parse_hub_name
 from kovqa_core.errors import DataError, KovqaError, ModelError
+from kovqa_core.file_lock import is_locked
 from kovqa_core.files import read_json, write_json
 from kovqa_core.messages import Message, message
 from kovqa_core.messages.packed import pack_texts, unpack_message
@@ -53,19 +54,9 @@ def is_run_active(folder: Path) -> bool:
     A shared lock is tried, which several who look may hold, but none beside a worker's exclusive one: an exclusive one
     taken for a look could refuse a worker that starts at that moment.
     """
-    import fcntl  # not on Windows, where nothing trains
+    from kovqa_core.distributed.run_lock import LOCK_FILE
 
-    from kovqa_core.distributed.run_lock import LOCK_FILE  # which imports it, too
-
-    try:
-        # O_NONBLOCK: a pipe in its place would be waited for.
-        with os.fdopen(os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)) as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass  # never locked, or a disk without locks
-    return False
+    return is_locked(folder / LOCK_FILE)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ takes the next (`read_found_step`).
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import time
@@ -20,6 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from kovqa_core.errors import KovqaError
+from kovqa_core.file_lock import try_lock
+from kovqa_core.system_support import MOVES_OPEN_FILES
 
 # Never written again, so that the lock stays with the name. A folder without its `trainer/` is locked itself, which
 # is as good on one host.
@@ -41,7 +41,7 @@ def hold_step_folder(step: Path) -> Iterator[bool]:
         yield step.exists()
         return
     try:
-        held = _flock(handle, fcntl.LOCK_SH)
+        held = _lock(handle, shared=True)
         yield held and step.exists()
     finally:
         os.close(handle)
@@ -57,8 +57,11 @@ def remove_unread_step(step: Path) -> bool:
     """
     handle = _open_locked_file(step, os.O_RDWR)
     try:
-        if handle is not None and not _flock(handle, fcntl.LOCK_EX):
+        if handle is not None and not _lock(handle, shared=False):
             return False
+        if handle is not None and not MOVES_OPEN_FILES:  # nor a folder with one in it
+            os.close(handle)
+            handle = None
         going = step.with_name(f".{step.name}.old")  # hidden: NAME.old may be the user's own copy
         shutil.rmtree(going, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -76,7 +79,7 @@ def is_step_read(step: Path) -> bool:
     if handle is None:
         return False
     try:
-        return not _flock(handle, fcntl.LOCK_EX)
+        return not _lock(handle, shared=False)
     finally:
         os.close(handle)
 
@@ -84,17 +87,16 @@ def is_step_read(step: Path) -> bool:
 def _open_locked_file(step: Path, flags: int) -> int | None:
     for path, mode in ((step / _LOCKED_FILE, flags), (step, os.O_RDONLY)):
         with contextlib.suppress(OSError):
-            return os.open(path, mode | os.O_CLOEXEC)
+            return os.open(path, mode | getattr(os, "O_CLOEXEC", 0))
     return None
 
 
-def _flock(handle: int, operation: int) -> bool:
+def _lock(handle: int, *, shared: bool) -> bool:
     """Was the lock given, or are there no locks here?"""
     try:
-        fcntl.flock(handle, operation | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EAGAIN, errno.EACCES)
-    return True
+        return try_lock(handle, shared=shared)
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager

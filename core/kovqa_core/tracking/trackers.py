@@ -58,6 +58,7 @@ def check_trackers(names: Sequence[str], place: str, *, installed_here: bool) ->
             raise unknown_name_error(problem, name, TRACKERS)
     missing = [name for name in names if installed_here and not is_installed(name)]
     if missing:
+        left = "[]" if "tensorboard" in missing else "[tensorboard]"
         raise MachineError(
             message(
                 "tracking.not-installed",
@@ -67,8 +68,9 @@ def check_trackers(names: Sequence[str], place: str, *, installed_here: bool) ->
             ),
             message(
                 "tracking.not-installed.hint",
-                "pip install {requirements}, or train without them: --set train.track=[tensorboard]",
+                "pip install {requirements}, or train without them: --set train.track={left}",
                 requirements=" ".join(f"'{TRACKERS[name].requirement}'" for name in missing),
+                left=left,
             ),
         )
 

@@ -32,6 +32,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.messages import message
+from kovqa_core.system_support import existing_signals
 from kovqa_core.web.http_errors import RefusedRequest, error_reply
 from kovqa_core.web.request_body import BodyRoom, BoundedBody, body_too_large
 
@@ -43,7 +44,7 @@ _LAST_READ_SECONDS = 0.2
 _MAX_CONNECTIONS = 512
 _BODIES_AT_ONCE = 16  # of the largest size; what all requests together may hold of memory
 _LOG = logging.getLogger("uvicorn.error")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = existing_signals(("SIGINT", "SIGTERM", "SIGHUP"))
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
@@ -65,8 +66,10 @@ def bind_socket(host: str, port: int) -> socket.socket:
     except (socket.gaierror, UnicodeError):
         raise _no_such_address(host) from None
     try:
-        # Else the port is taken for a minute after the server before has ended.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Else the port is taken for a minute after the server before has ended. Windows does not need it, and would
+        # let two programs have the port.
+        if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(_MAX_CONNECTIONS)
     except OSError as error:

@@ -199,7 +199,7 @@ def _image_prefix(path: Path, image_folder: Path) -> str:
             message("data.tar-name.hint", "rename it: its images are read where they lie, by the tar's name"),
         )
     with contextlib.suppress(ValueError):
-        return f"{path.relative_to(image_folder)}/"
+        return f"{path.relative_to(image_folder).as_posix()}/"
     return f"{os.path.abspath(path)}/"  # noqa: PTH100  # a link keeps its name
 
 

@@ -7,6 +7,7 @@ A template of a chat takes milliseconds and some kilobytes, so the bounds are fa
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import re
 import signal
@@ -108,10 +109,22 @@ def _time_limit() -> Iterator[None]:
             message("vlm.template-too-slow", "it does not end within {seconds:g} s", seconds=MAX_SECONDS)
         )
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+    if hasattr(signal, "setitimer"):
+        before = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        return
+    # Windows: a thread says it, by a signal that nobody else sends there.
+    before = signal.signal(signal.SIGABRT, stop)
+    timer = threading.Timer(MAX_SECONDS, _thread.interrupt_main, (signal.SIGABRT,))
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        timer.cancel()
+        signal.signal(signal.SIGABRT, before)
