@@ -9,6 +9,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
 from kovqa_cli.output.console import ask_yes_no, is_somebody_there, print_note, print_outcome, short_path
+from kovqa_cli.output.run_words import state_word
 
 if TYPE_CHECKING:
     from kovqa_core.runs.remove import RemovableRun
@@ -60,7 +61,7 @@ def _print_runs(runs: Sequence[RemovableRun]) -> None:
                 "runs.removable",
                 "{folder}: {state}, {checkpoints} checkpoints, {size:,.1f} MB",
                 folder=short_path(run.folder),
-                state=run.summary.state,
+                state=state_word(run.summary.state),
                 checkpoints=run.checkpoints,
                 size=run.size / 1e6,
             )

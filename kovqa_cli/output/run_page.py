@@ -8,9 +8,16 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
-from kovqa_cli.output.console import make_console, print_note, print_outcome, print_text, short_path
+from kovqa_cli.output.console import (
+    make_console,
+    print_note,
+    print_outcome,
+    print_text,
+    short_path,
+    show_text,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.runs.run_page import WrittenPage
@@ -56,12 +63,11 @@ def print_small_curves(details: RunDetails) -> None:
             first=format_short(losses[0]),
             last=format_short(losses[-1]),
         )
-        _print_curve("loss", losses, text, width)
+        _print_curve(message("runs.curve-loss", "loss"), losses, text, width)
     if len(scores) > 1:
         first, last = (_score_text(details, score) for score in (scores[0], scores[-1]))
-        _print_curve(
-            "score", scores, message("runs.score-curve", "{first} → {last}", first=first, last=last), width
-        )
+        text = message("runs.score-curve", "{first} → {last}", first=first, last=last)
+        _print_curve(message("runs.curve-score", "score"), scores, text, width)
 
 
 def _score_text(details: RunDetails, score: float) -> str:
@@ -71,10 +77,13 @@ def _score_text(details: RunDetails, score: float) -> str:
     return format_metric_value(run.metric, run.task, score) if run.task else f"{score:.4g}"
 
 
-def _print_curve(name: str, values: Sequence[float], text: str, width: int) -> None:
-    room = min(_MAX_WIDTH, width - len(name) - len(text) - 4)
+def _print_curve(name: Message, values: Sequence[float], text: str, width: int) -> None:
+    from rich.cells import set_cell_size
+
+    label = set_cell_size(show_text(name), 5)  # as wide as both names, in English as in Korean
+    room = min(_MAX_WIDTH, width - 5 - len(text) - 4)
     if room >= 2:
-        print_text(f"{name:<5} {sparkline(values, room)}  {text}")
+        print_text(f"{label} {sparkline(values, room)}  {text}")
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kovqa_core.messages import message
+from kovqa_core.messages import join_messages, message
 
 from kovqa_cli.output.console import (
     print_note,
@@ -19,6 +19,14 @@ from kovqa_cli.output.console import (
 )
 from kovqa_cli.output.next_commands import next_commands, split_rows
 from kovqa_cli.output.run_page import print_small_curves
+from kovqa_cli.output.run_words import (
+    checkpoint_marks,
+    engine_text,
+    launch_text,
+    machine_text,
+    section_word,
+    state_text,
+)
 from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
@@ -56,10 +64,12 @@ def _print_runs_table(runs: Sequence[RunSummary], root: Path) -> None:
         )
         return
     print_table(
-        [("name", "left"), ("recipe", "left"), ("task", "left"), ("data", "left"), ("steps", "right"),
-         ("best", "right"), ("launched", "left"), ("state", "text")],
+        [(message("runs.column-name", "name"), "left"), (message("runs.column-recipe", "recipe"), "left"),
+         (message("runs.column-task", "task"), "left"), (message("runs.column-data", "data"), "left"),
+         (message("runs.column-steps", "steps"), "right"), (message("runs.column-best", "best"), "right"),
+         (message("runs.column-launched", "launched"), "left"), (message("runs.column-state", "state"), "text")],
         [[run.folder.name, run.recipe, run.task, run.data, _steps_cell(run), _score_cell(run, run.best),
-          _date_cell(run.begun), _state_text(run)] for run in runs],
+          _date_cell(run.begun), state_text(run)] for run in runs],
     )  # fmt: skip
 
 
@@ -98,7 +108,11 @@ def _details_fields(details: RunDetails) -> dict[str, Any]:
 
 def _print_details_text(details: RunDetails) -> None:
     run = details.summary
-    print_text(f"{short_path(run.folder)}: {_state_text(run)}")
+    print_text(
+        message(
+            "runs.folder-state", "{folder}: {state}", folder=short_path(run.folder), state=state_text(run)
+        )
+    )
     if details.detail:
         print_text(*details.detail.splitlines())
     for problem in details.problems:
@@ -146,10 +160,10 @@ def _left_out(details: RunDetails) -> RunLeftOut | None:
 def _print_data(launches: Sequence[RunLaunch]) -> None:
     data = launches[-1].data if launches else None
     if data and data.fingerprint:
-        rows = ", ".join(
+        rows = join_messages(", ", [
             message("runs.split-rows", "{split} {count:,} rows", split=split, count=count)
             for split, count in (data.rows or {}).items()
-        )
+        ])  # fmt: skip
         print_text(
             message("runs.data", "data {fingerprint:.12}: {rows}", fingerprint=data.fingerprint, rows=rows)
         )
@@ -165,7 +179,12 @@ def _print_changes(details: RunDetails) -> None:
         )
     if details.changed:
         print_table(
-            [("setting", "left"), ("usually", "text"), ("here", "text"), ("from", "text")],
+            [
+                (message("runs.column-setting", "setting"), "left"),
+                (message("runs.column-usually", "usually"), "text"),
+                (message("runs.column-here", "here"), "text"),
+                (message("runs.column-from", "from"), "text"),
+            ],
             [
                 [change.key, _value_cell(change.usual), _value_cell(change.value), change.origin]
                 for change in details.changed
@@ -176,7 +195,12 @@ def _print_changes(details: RunDetails) -> None:
 def _print_changes_on_the_way(details: RunDetails) -> None:
     if details.run and details.run.changes:
         print_table(
-            [("changed from step", "right"), ("setting", "left"), ("before", "text"), ("since then", "text")],
+            [
+                (message("runs.column-changed-from", "changed from step"), "right"),
+                (message("runs.column-setting", "setting"), "left"),
+                (message("runs.column-before", "before"), "text"),
+                (message("runs.column-since", "since then"), "text"),
+            ],
             [
                 [f"{change.step + 1:,}", change.key, _value_cell(change.before), _value_cell(change.value)]
                 for change in details.run.changes
@@ -189,7 +213,11 @@ def _print_scores(details: RunDetails) -> None:
         return
     run, events = details.summary, _spread_rows(details.scores)
     print_table(
-        [("step", "right"), ("score", "right"), ("best so far", "right")],
+        [
+            (message("runs.column-step", "step"), "right"),
+            (message("runs.column-score", "score"), "right"),
+            (message("runs.column-best-so-far", "best so far"), "right"),
+        ],
         [
             [f"{event.step:,}", _score_cell(run, event.score), _score_cell(run, event.best)]
             for event in events
@@ -201,13 +229,13 @@ def _print_scores(details: RunDetails) -> None:
 def _print_checkpoints(details: RunDetails) -> None:
     if details.checkpoints:
         print_table(
-            [("checkpoint", "left"), ("size", "right"), ("", "left")],
             [
-                [
-                    checkpoint.name,
-                    f"{checkpoint.size / 1e6:,.1f} MB",
-                    _true_names(last=checkpoint.last, best=checkpoint.best, resumable=checkpoint.resumable),
-                ]
+                (message("runs.column-checkpoint", "checkpoint"), "left"),
+                (message("runs.column-size", "size"), "right"),
+                ("", "left"),
+            ],
+            [
+                [checkpoint.name, f"{checkpoint.size / 1e6:,.1f} MB", checkpoint_marks(checkpoint)]
                 for checkpoint in details.checkpoints
             ],
         )
@@ -218,11 +246,11 @@ def _print_launches(details: RunDetails) -> None:
         return
     running = details.launches[-1] if details.summary.state == "running" else None
     print_table(
-        [("launched", "left"), ("ended", "left"), ("steps", "right"), ("how", "text"), ("machine", "text"),
-         ("engine", "left")],
+        [(message("runs.column-launched", "launched"), "left"), (message("runs.column-ended", "ended"), "left"),
+         (message("runs.column-steps", "steps"), "right"), (message("runs.column-how", "how"), "text"),
+         (message("runs.column-machine", "machine"), "text"), (message("runs.column-engine", "engine"), "left")],
         [[_time_cell(launch.began), _time_cell(launch.ended), _launch_steps_cell(launch),
-          "running" if launch is running and launch.outcome is None else _outcome_cell(launch),
-          _machine_cell(launch), _engine_cell(launch)]
+          launch_text(launch, details.summary, is_running=launch is running), machine_text(launch), engine_text(launch)]
          for launch in details.launches],
     )  # fmt: skip
 
@@ -245,9 +273,19 @@ def _print_comparison_tables(a: Path, b: Path, comparison: RunComparison) -> Non
     names = (a.name, b.name) if a.name != b.name else (short_path(a), short_path(b))
     if comparison.differences:
         print_table(
-            [("", "left"), ("what differs", "left"), (names[0], "text"), (names[1], "text")],
             [
-                [difference.section, difference.key, _value_cell(difference.a), _value_cell(difference.b)]
+                ("", "left"),
+                (message("runs.column-differs", "what differs"), "left"),
+                (names[0], "text"),
+                (names[1], "text"),
+            ],
+            [
+                [
+                    section_word(difference.section),
+                    difference.key,
+                    _value_cell(difference.a),
+                    _value_cell(difference.b),
+                ]
                 for difference in comparison.differences
             ],
         )
@@ -258,7 +296,7 @@ def _print_comparison_tables(a: Path, b: Path, comparison: RunComparison) -> Non
         rows = _spread_rows(shared)
         rows += [row for row in comparison.scores[-1:] if row not in rows]
         print_table(
-            [("step", "right"), (names[0], "right"), (names[1], "right")],
+            [(message("runs.column-step", "step"), "right"), (names[0], "right"), (names[1], "right")],
             [[f"{step:,}", _number_cell(score_a), _number_cell(score_b)] for step, score_a, score_b in rows],
         )
         _note_hidden_rows(comparison.scores, rows)
@@ -289,21 +327,6 @@ def _note_hidden_rows(rows: Sequence[object], printed: Sequence[object]) -> None
                 count=len(rows),
             )
         )
-
-
-def _state_text(run: RunSummary) -> str:
-    text = f"{run.state}: {run.error}" if run.error else run.state
-    if not run.job:
-        return text
-    if not run.job_state:
-        return message("runs.with-job", "{state}, job {job}", state=text, job=run.job)
-    return message(
-        "runs.with-job-state",
-        "{state}, job {job} {job_state}",
-        state=text,
-        job=run.job,
-        job_state=run.job_state,
-    )
 
 
 def _steps_cell(run: RunSummary) -> str:
@@ -340,42 +363,5 @@ def _value_cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _true_names(**marks: bool) -> str:
-    return ", ".join(name for name, is_set in marks.items() if is_set)
-
-
 def _launch_steps_cell(launch: RunLaunch) -> str:
     return f"{launch.from_step} – {'?' if launch.step is None else launch.step}"
-
-
-def _outcome_cell(launch: RunLaunch) -> str:
-    outcome = launch.outcome or "killed"
-    return f"{outcome}: {launch.error}" if launch.error else outcome
-
-
-def _machine_cell(launch: RunLaunch) -> str:
-    machine = launch.machine
-    if machine is None:
-        return ""
-    processors = (
-        f"{len(machine.gpus)} × {machine.gpus[0]}"
-        if machine.gpus
-        else message("runs.cores", "{count} cores", count=machine.cores)
-    )
-    return message(
-        "runs.machine",
-        "{host}, {job}{processors}, profile {profile}, torch {torch}",
-        host=machine.host,
-        job=message("runs.in-job", "job {job}, ", job=launch.job) if launch.job else "",
-        processors=processors,
-        profile=launch.profile,
-        torch=launch.versions.get("torch", "?"),
-    )
-
-
-def _engine_cell(launch: RunLaunch) -> str:
-    version = launch.versions.get("kovqa", "?")
-    engine = launch.git.engine if launch.git else None
-    if engine is None:
-        return version
-    return f"{version} {engine.commit[:9]}{' changed' if engine.dirty else ''}"

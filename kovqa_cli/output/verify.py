@@ -41,10 +41,16 @@ def _print_findings(verified: Sequence[RunVerification], root: Path) -> None:
     if not verified:
         print_note(message("runs.nothing-to-verify", "no runs in {folder}/", folder=root))
         return
+    good, bad = message("runs.verified-ok", "ok"), message("runs.verified-damaged", "DAMAGED")
     print_table(
-        [("run", "left"), ("file", "left"), ("", "left"), ("", "text")],
         [
-            [short_path(run.folder), finding.name, "ok" if finding.ok else "DAMAGED", finding.detail]
+            (message("runs.column-run", "run"), "left"),
+            (message("runs.column-file", "file"), "left"),
+            ("", "left"),
+            ("", "text"),
+        ],
+        [
+            [short_path(run.folder), finding.name, good if finding.ok else bad, finding.detail]
             for run in verified
             for finding in run.findings
         ],

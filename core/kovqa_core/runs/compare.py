@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kovqa_core.machine.versions import engine_git_state, package_versions
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, join_messages, message
 from kovqa_core.runs import manifest
 from kovqa_core.runs.log_file import read_evaluations
 from kovqa_core.runs.manifest import GitStates, IndexFacts, RunLaunch
@@ -132,19 +132,22 @@ def batch_splits(folder: Path) -> list[BatchSplit]:
     return splits
 
 
-def batch_splits_text(splits: Sequence[BatchSplit]) -> str:
+def batch_splits_text(splits: Sequence[BatchSplit]) -> Message:
     """The splits of a run, each with its first step: processes × micro-batch × accumulation."""
-    return ", ".join(
-        message(
-            "runs.batch-split",
-            "from step {step:,}: {processes} × {micro_batch} × {accumulate} on {profile}",
-            step=split.from_step + 1,
-            processes=split.processes,
-            micro_batch=split.micro_batch,
-            accumulate=split.accumulate,
-            profile=split.profile,
-        )
-        for split in splits
+    return join_messages(
+        ", ",
+        (
+            message(
+                "runs.batch-split",
+                "from step {step:,}: {processes} × {micro_batch} × {accumulate} on {profile}",
+                step=split.from_step + 1,
+                processes=split.processes,
+                micro_batch=split.micro_batch,
+                accumulate=split.accumulate,
+                profile=split.profile,
+            )
+            for split in splits
+        ),
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.left_out import is_worth_a_warning, left_out_text, training_reasons
 from kovqa_core.errors import KovqaError
+from kovqa_core.index.left_out import LeftOut
 from kovqa_core.index.report import IndexReport, read_report
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 from kovqa_core.runs.events import EvaluationEvent, TrainStepEvent
 from kovqa_core.runs.log_file import read_logged_events
 from kovqa_core.settings.run import Run
@@ -107,8 +109,8 @@ def index_lines(report: IndexReport | None) -> list[Message]:
     if report is None:
         return []
     left_out = report.counts.left_out
-    faults = ", ".join(f"{each.reason} {each.count:,}" for each in left_out if each.is_fault)
-    uncovered = ", ".join(f"{each.reason} {each.count:,}" for each in left_out if not each.is_fault)
+    faults = _reasons(each for each in left_out if each.is_fault)
+    uncovered = _reasons(each for each in left_out if not each.is_fault)
     lines = []
     if faults:
         lines.append(
@@ -120,6 +122,17 @@ def index_lines(report: IndexReport | None) -> list[Message]:
     if uncovered:
         lines.append(message("runs.not-covered", "index: not covered by its classes: {rows}", rows=uncovered))
     return lines
+
+
+def _reasons(left_out: Iterable[LeftOut]) -> Message:
+    """Why rows are not in an index, with their numbers."""
+    return join_messages(
+        ", ",
+        (
+            message("runs.rows-left-out", "{reason} {count:,}", reason=each.reason, count=each.count)
+            for each in left_out
+        ),
+    )
 
 
 def index_warning(report: IndexReport | None) -> Message | None:

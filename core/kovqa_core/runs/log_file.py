@@ -35,7 +35,7 @@ def log_problems(folder: Path) -> Iterator[Message]:
             yield message("runs.log-not-a-file", "{file} is not a file", file=path)
         lines = _log_lines(path)
     except (DataError, OSError) as error:
-        problem = error.message if isinstance(error, DataError) else str(error)
+        problem: object = error.message if isinstance(error, DataError) else error
         yield message("runs.log-unreadable-file", "the log is not known: {problem}", problem=problem)
         return
     for number, line in enumerate(lines[:-1], 1):  # the last one has no end: a kill may have torn it

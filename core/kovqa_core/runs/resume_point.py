@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.errors import KovqaError, ModelError
-from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages import Message, join_messages, message, shell_quote
 from kovqa_core.process_limits import find_limit
 from kovqa_core.runs.checksums import damaged_files
 from kovqa_core.runs.step_folders import (
@@ -164,7 +164,7 @@ def _notes(folder: Path, problems: Sequence[Message], step: Path) -> tuple[Messa
     text = message(
         "runs.goes-on-from",
         "{reasons}: going on from {step}, the newest whole checkpoint",
-        reasons="; ".join(reasons),
+        reasons=join_messages("; ", reasons),
         step=step.name,
     )
     return (text,)
@@ -172,7 +172,7 @@ def _notes(folder: Path, problems: Sequence[Message], step: Path) -> tuple[Messa
 
 def _no_whole_checkpoint(folder: Path, problems: Sequence[Message]) -> ModelError:
     return ModelError(
-        message("runs.no-whole-checkpoint", "{problems}", problems="; ".join(problems)),
+        message("runs.no-whole-checkpoint", "{problems}", problems=join_messages("; ", problems)),
         message(
             "runs.incomplete-checkpoint.hint",
             "put it back, or train it again in a new folder: kovqa runs rerun {folder}",

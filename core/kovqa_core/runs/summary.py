@@ -266,7 +266,7 @@ def _run_state(folder: Path, result: RunResult | None, launches: Sequence[RunLau
     if not launches and follow_pointer(folder, "last") is None and not (folder / LOG_FILE).is_file():
         return "planned", ""
     killed = launches and launches[-1].ended is None and not error
-    return "stopped", "killed" if killed else ""
+    return "stopped", message("runs.killed", "killed") if killed else ""
 
 
 def _begun_at(folder: Path) -> float:

@@ -8,10 +8,12 @@ before its script.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from pathlib import Path
 
 from kovqa_core.files import read_text
+from kovqa_core.messages.languages import translate
 from kovqa_core.messages.readable_name import readable_name
 
 _SHARED = Path(__file__).parent
@@ -20,6 +22,8 @@ MAX_TEXT_LETTERS = 300  # of a text on a page
 
 def render_page(template: Path, *scripts: Path, **values: object) -> str:
     """A template with its values; what is missing is an error, and every value is escaped.
+
+    `text | korean` is a message in Korean, `text | shorten` a text that is cut.
 
     The template finds its script as `script`, and that script's hash, for the page's policy, as `script_hash`.
 
@@ -37,6 +41,7 @@ def render_page(template: Path, *scripts: Path, **values: object) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["shorten"] = shorten_text
+    environment.filters["korean"] = functools.partial(translate, language="ko")
     script = page_script(template, *scripts)
     return environment.get_template(template.name).render(
         values, script=markupsafe.Markup(script), script_hash=script_hash(script)
