@@ -171,11 +171,15 @@ def plain_text(text: str) -> Text:
     return Text(show_text(text))
 
 
-def format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> Message:
     """3h05m, 4m20s or 12s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+    if hours:
+        return message("cli.hours", "{hours}h{minutes:02}m", hours=hours, minutes=minutes)
+    if minutes:
+        return message("cli.minutes", "{minutes}m{seconds:02}s", minutes=minutes, seconds=rest)
+    return message("cli.seconds", "{seconds}s", seconds=rest)
 
 
 # --------------------------------------------------------------------------------- results

@@ -12,7 +12,7 @@ from kovqa_cli.output.console import print_report
 from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
-    from kovqa_core.machine.finding import DoctorFinding
+    from kovqa_core.machine.finding import DoctorFinding, FindingState
 
 
 def print_findings(findings: Sequence[DoctorFinding], *, deep: bool, as_json: bool, quiet: bool) -> None:
@@ -29,13 +29,35 @@ def print_findings(findings: Sequence[DoctorFinding], *, deep: bool, as_json: bo
         worst,
         {"state": worst, "findings": [asdict(finding) for finding in findings]},
         lambda: print_table(
-            [("", "left"), ("state", "left"), ("what", "text"), ("what to do", "text")],
-            [
-                [finding.name, finding.state.replace("none", "-"), finding.what, finding.do]
-                for finding in findings
-            ],
+            [("", "left"), (message("doctor.state", "state"), "left"), (message("doctor.what", "what"), "text"),
+             (message("doctor.do", "what to do"), "text")],
+            [[_name_text(each.name), _state_text(each.state), each.what, each.do] for each in findings],
             caption,
         ),
         as_json=as_json,
         quiet=quiet,
-    )
+    )  # fmt: skip
+
+
+def _state_text(state: FindingState) -> str:
+    words = {
+        "ok": message("doctor.state-ok", "ok"),
+        "warning": message("doctor.state-warning", "warning"),
+        "missing": message("doctor.state-missing", "missing"),
+    }
+    return words.get(state, "-")
+
+
+def _name_text(name: str) -> str:
+    """What was looked at; libraries keep their names."""
+    return {
+        "GPUs": message("doctor.gpus", "GPUs"),
+        "profile": message("doctor.profile", "profile"),
+        "cores": message("doctor.cores", "cores"),
+        "memory": message("doctor.memory", "memory"),
+        "this folder": message("doctor.this-folder", "this folder"),
+        "assets": message("doctor.assets", "assets"),
+        "terminal": message("doctor.terminal", "terminal"),
+        "keys": message("doctor.keys", "keys"),
+        "fetched": message("doctor.fetched", "fetched"),
+    }.get(name, name)

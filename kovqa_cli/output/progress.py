@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from kovqa_core.messages import Message, message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 from kovqa_cli.output.console import make_console, plain_text, print_note, show_text
@@ -61,7 +62,7 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
             ):  # a rate of its own, without what was done before (a resumed download)
                 stage, began, done_before = progress.stage, time.monotonic(), progress.done
                 display.reset(task, description=show_text(stage))
-            count = format_count(progress, time.monotonic() - began, done_before)
+            count = show_text(format_count(progress, time.monotonic() - began, done_before))
             display.update(
                 task, completed=fraction or 0, total=1 if fraction is not None else None, count=count
             )
@@ -75,9 +76,35 @@ def format_count(progress: Progress, seconds: float, done_before: int = 0) -> st
         return ""
     rate = (progress.done - done_before) / max(seconds, 1e-3)
     if progress.unit == "bytes":
-        from kovqa_core.download.checks import format_bytes
+        return _format_byte_count(progress, rate)
+    unit = _unit_text(progress.unit)
+    if progress.total:
+        return message(
+            "cli.count-of", "{done:,} of {total:,} {unit} · {rate:,.0f}/s",
+            done=progress.done, total=progress.total, unit=unit, rate=rate,
+        )  # fmt: skip
+    return message("cli.count", "{done:,} {unit} · {rate:,.0f}/s", done=progress.done, unit=unit, rate=rate)
 
-        total = f" of {format_bytes(progress.total)}" if progress.total else ""
-        return f"{format_bytes(progress.done)}{total} · {format_bytes(rate)}/s"
-    total = f" of {progress.total:,}" if progress.total else ""
-    return f"{progress.done:,}{total} {progress.unit} · {rate:,.0f}/s"
+
+def _format_byte_count(progress: Progress, rate: float) -> Message:
+    from kovqa_core.download.checks import format_bytes
+
+    done, speed = format_bytes(progress.done), format_bytes(rate)
+    if progress.total:
+        total = format_bytes(progress.total)
+        return message("cli.bytes-of", "{done} of {total} · {rate}/s", done=done, total=total, rate=speed)
+    return message("cli.bytes", "{done} · {rate}/s", done=done, rate=speed)
+
+
+def _unit_text(unit: str) -> str:
+    """What is counted, as a message: the engine names it by its English word."""
+    return {
+        "rows": message("cli.unit-rows", "rows"),
+        "images": message("cli.unit-images", "images"),
+        "lines": message("cli.unit-lines", "lines"),
+        "texts": message("cli.unit-texts", "texts"),
+        "runs": message("cli.unit-runs", "runs"),
+        "pages": message("cli.unit-pages", "pages"),
+        "steps": message("cli.unit-steps", "steps"),
+        "libraries": message("cli.unit-libraries", "libraries"),
+    }.get(unit, unit)

@@ -27,12 +27,14 @@ def print_profiles(profiles: Sequence[Profile], this_machine: str, *, as_json: b
         console.print_result(*(profile.name for profile in profiles))
     else:
         print_table(
-            [("name", "left"), ("GPU", "left"), ("nodes × processes", "right"), ("launcher", "left"),
-             ("precision", "left"), ("", "left")],
+            [(message("settings.column-name", "name"), "left"), ("GPU", "left"),
+             (message("settings.column-processes", "nodes × processes"), "right"),
+             (message("settings.column-launcher", "launcher"), "left"),
+             (message("settings.column-precision", "precision"), "left"), ("", "left")],
             [
                 [profile.name, _gpu_text(profile),
                  f"{profile.nodes} × {profile.processes_per_node}", profile.launcher, profile.precision,
-                 "this machine" if profile.name == this_machine else ""]
+                 message("settings.this-machine", "this machine") if profile.name == this_machine else ""]
                 for profile in profiles
             ],
         )  # fmt: skip
@@ -55,7 +57,9 @@ def print_recipes(recipes: Mapping[str, tuple[Recipe, str]], *, as_json: bool, q
         console.print_result(*recipes)
     else:
         print_table(
-            [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "text")],
+            [(message("settings.column-name", "name"), "left"), (message("settings.column-family", "family"), "left"),
+             (message("settings.column-task", "task"), "left"), (message("settings.column-batch", "batch"), "right"),
+             (message("settings.column-what", "what"), "text")],
             [
                 [name, recipe.family, recipe.task, str(recipe.optim.global_batch), text.splitlines()[0].lstrip("# ")]
                 for name, (recipe, text) in recipes.items()

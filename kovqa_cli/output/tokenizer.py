@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.messages import message
+from kovqa_core.messages import join_messages, message
 
 from kovqa_cli.output.console import print_json, print_note, print_outcome, print_result
 from kovqa_cli.output.table import print_table
@@ -78,37 +78,63 @@ def print_tokenizers(reports: Sequence[TokenizerReport], *, as_json: bool, quiet
             ratios = report.text[1].ratios() if report.text else None
             print_result(f"{ratios['pieces_per_word']:.4f}" if ratios else str(report.tokens))
     else:
-        columns = [_model_column(report) for report in reports]
+        columns = [dict(_model_column(report)) for report in reports]
         names = [("", "left"), *((Path(report.path).name, "right") for report in reports)]
-        print_table(names, [[row, *(column[row] for column in columns)] for row in columns[0]])
+        print_table(names, [[row, *(column.get(row, "") for column in columns)] for row in columns[0]])
 
 
-def _model_column(report: TokenizerReport) -> dict[str, str]:
-    """A model's column of the table: row name -> cell."""
+def _model_column(report: TokenizerReport) -> Iterator[tuple[str, str]]:
+    """A model's column of the table: names of rows, and cells."""
     card = report.card or {}
-    column = {"tokens": f"{report.tokens:,}"}
-    column |= {f"  {name}": f"{number:,}" for name, number in report.scripts.items()}
-    column["ids"] = "not XLM-R's" if report.rule_violation else "XLM-R's"
-    column["sha256"] = report.sha256[:16]
-    column["made of"] = _describe_source(card)
-    column["date"] = str(card.get("date", ""))[:10]
+    yield message("tokenizer.row-tokens", "tokens"), f"{report.tokens:,}"
+    for name, number in report.scripts.items():
+        yield _indented(_script_name(name)), f"{number:,}"
+    follows = message("tokenizer.ids-of-xlmr", "XLM-R's")
+    ids = message("tokenizer.ids-not-of-xlmr", "not XLM-R's") if report.rule_violation else follows
+    yield message("tokenizer.row-ids", "ids"), ids
+    yield "sha256", report.sha256[:16]
+    yield message("tokenizer.row-source", "made of"), _describe_source(card)
+    yield message("tokenizer.row-date", "date"), str(card.get("date", ""))[:10]
     if report.text:
         path, coverage = report.text
-        ratios = coverage.ratios()
-        column |= {
-            "text": Path(path).name,
-            "  lines": f"{ratios['lines']:,}",
-            "  characters covered": f"{ratios['characters_covered']:.3%}",
-            "  unknown tokens": f"{ratios['unknown_rate']:.3%}",
-            "  byte tokens": f"{ratios['byte_share']:.3%}",
-            "  tokens per word": f"{ratios['pieces_per_word']:.3f}",
-            "  tokens per character": f"{ratios['pieces_per_character']:.4f}",
-            "  tokens per line": f"{ratios['pieces_per_line']:.2f}",
-        }
-    return column
+        yield message("tokenizer.row-text", "text"), Path(path).name
+        for name, value in _coverage_rows(coverage.ratios()):
+            yield _indented(name), value
+
+
+def _coverage_rows(ratios: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    yield message("tokenizer.row-lines", "lines"), f"{ratios['lines']:,}"
+    yield message("tokenizer.row-covered", "characters covered"), f"{ratios['characters_covered']:.3%}"
+    yield message("tokenizer.row-unknown", "unknown tokens"), f"{ratios['unknown_rate']:.3%}"
+    yield message("tokenizer.row-byte-rate", "byte tokens"), f"{ratios['byte_share']:.3%}"
+    yield message("tokenizer.row-per-word", "tokens per word"), f"{ratios['pieces_per_word']:.3f}"
+    yield (
+        message("tokenizer.row-per-character", "tokens per character"),
+        f"{ratios['pieces_per_character']:.4f}",
+    )
+    yield message("tokenizer.row-per-line", "tokens per line"), f"{ratios['pieces_per_line']:.2f}"
+
+
+def _indented(name: str) -> str:
+    return join_messages("", ["  ", name])
+
+
+def _script_name(name: str) -> str:
+    """Kinds of tokens, as `TokenizerReport` counts them."""
+    return {
+        "Hangul": message("tokenizer.row-hangul", "Hangul"),
+        "Latin": message("tokenizer.row-latin", "Latin"),
+        "digits": message("tokenizer.row-digits", "digits"),
+        "other": message("tokenizer.row-other", "other"),
+        "bytes": message("tokenizer.row-byte-tokens", "bytes"),
+        "special": message("tokenizer.row-special", "special"),
+    }.get(name, name)
 
 
 def _describe_source(card: Mapping[str, Any]) -> str:
     if "added" in card:
-        return f"{card['old']['pieces']:,} + {card['added']:,} tokens"
-    return f"{card['lines']:,} lines" if "lines" in card else card.get("other", "no card")
+        old, added = card["old"]["pieces"], card["added"]
+        return message("tokenizer.source-extended", "{old:,} + {added:,} tokens", old=old, added=added)
+    if "lines" in card:
+        return message("tokenizer.source-lines", "{lines:,} lines", lines=card["lines"])
+    return card.get("other") or message("tokenizer.source-unknown", "no card")

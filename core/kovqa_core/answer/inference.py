@@ -91,7 +91,7 @@ def answer_examples(
                 yield from zip(usable, answered.answers, strict=True)
                 done += answered.rows
                 if usable:
-                    on_progress(Progress("evaluation", done, len(numbers)))
+                    on_progress(Progress(message("answer.evaluation", "evaluation"), done, len(numbers)))
     finally:
         model.train(was_training)
 

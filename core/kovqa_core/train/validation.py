@@ -61,7 +61,11 @@ def _score_validation(state: TrainState) -> None:
                 evaluation_batch(run), run.profile.loader_workers,
                 lambda: make_autocast(run.profile.precision, state.device),
                 lambda answered: state.log.report_progress(
-                    AnswerProgressEvent(answered.done, answered.total or len(split), "evaluation")
+                    AnswerProgressEvent(
+                            answered.done,
+                            answered.total or len(split),
+                            message("answer.evaluation", "evaluation"),
+                        )
                 ),
                 own_faults.__setitem__,
             )
