@@ -11,7 +11,7 @@ import typer
 from kovqa_core import __version__
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
 from kovqa_core.messages import Message, message, shell_quote
-from kovqa_core.messages.languages import LANGUAGES, known_language
+from kovqa_core.messages.languages import LANGUAGES, known_language, shown_language
 from kovqa_core.process_limits import find_limit
 
 from kovqa_cli.commands import (
@@ -39,7 +39,7 @@ from kovqa_cli.commands import (
     view,
     vote,
 )
-from kovqa_cli.output.console import print_note, shown_language
+from kovqa_cli.output.console import print_note
 from kovqa_cli.stop_signals import interrupt_on_signals
 from kovqa_cli.typer_texts import run_command, usage_error
 from kovqa_cli.utf8_mode import ensure_utf8_mode

@@ -19,6 +19,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.file_lock import NO_LOCKS, is_locked, lock_file, remove_locked_file
 from kovqa_core.files import disk_errors, real_path
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages.languages import show_text
 from kovqa_core.system_support import owner_id
 
 WAIT_SECONDS = 20.0  # a short job is waited for, a long one is named
@@ -104,7 +105,7 @@ def _acquire(
             "kovqa: warning: this file system has no locks: no second process may write {output} now",
             output=output,
         )
-        print(text, file=sys.stderr)
+        print(show_text(text), file=sys.stderr)
         return None
 
 

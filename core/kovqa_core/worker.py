@@ -275,6 +275,7 @@ if __name__ == "__main__":
     from kovqa_core.process_pool import die_with_parent
 
     die_with_parent()
+    os.environ["KOVQA_LANG"] = "en"  # for logs; the launcher translates what it is told
     exit_status = main(Path(sys.argv[1]))
     # A late signal would kill what has ended well: Python takes its handlers away first.
     for stop_signal in STOP_SIGNALS:

@@ -122,7 +122,7 @@ def _read_typed_line(*, has_image: bool) -> str | None:
         if has_image
         else message("chat.image-prompt", "image> ")
     )
-    from kovqa_cli.output.console import show_text
+    from kovqa_core.messages.languages import show_text
 
     with _prompts_on_stderr():
         with contextlib.suppress(ImportError):

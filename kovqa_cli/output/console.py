@@ -14,35 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.messages import Message, message, shell_quote
-from kovqa_core.messages.languages import translate, user_language
-from kovqa_core.messages.one_line import escape_json, escape_one_line
+from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages.languages import show_text
+from kovqa_core.messages.one_line import escape_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
 OUTPUT_SCHEMA = 1
-
-
-def show_text(text: str) -> str:
-    """A text as it is shown: in the user's language, on one line without control characters.
-
-    English where the stream of messages cannot show Hangul: a line of question marks helps nobody.
-    """
-    return escape_one_line(translate(text, shown_language()) if isinstance(text, Message) else text)
-
-
-def shown_language() -> str:
-    """The user's language, if the terminal can show it."""
-    language = user_language()
-    if language == "en":
-        return language
-    try:
-        "한글".encode(sys.stderr.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return "en"
-    return language
 
 
 @contextlib.contextmanager

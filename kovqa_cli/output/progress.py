@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.languages import show_text
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
-from kovqa_cli.output.console import make_console, plain_text, print_note, show_text
+from kovqa_cli.output.console import make_console, plain_text, print_note
 
 
 def is_interactive() -> bool:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.languages import show_text
 from kovqa_core.messages.one_line import cut_value
 
-from kovqa_cli.output.console import exit_on_broken_pipe, make_console, plain_text, print_note, show_text
+from kovqa_cli.output.console import exit_on_broken_pipe, make_console, plain_text, print_note
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -16,6 +16,7 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import SettingsError
 from kovqa_core.file_lock import NO_LOCKS, try_lock
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.languages import show_text
 
 LOCK_FILE = ".lock"  # held by the first process of a run
 CLAIM_FILE = ".claim"  # held by the command that started it
@@ -104,7 +105,7 @@ def _acquire(path: Path, job: str, local_wait: float | None, *, shared: bool) ->
                 "kovqa: {folder} is on a file system without locks: make sure that only one run uses it",
                 folder=path.parent,
             )
-            print(warning, file=sys.stderr)
+            print(show_text(warning), file=sys.stderr)
             return stream
         if not is_ours:
             if local_wait is None:
@@ -135,7 +136,7 @@ def _wait_for_holder(path: Path, own: LockHolder, began: float, local_wait: floa
         text = message(
             "distributed.waiting-for-run", "kovqa: waiting: {problem}", problem=_held_message(path, holder)
         )
-        print(text, file=sys.stderr)
+        print(show_text(text), file=sys.stderr)
     if holder and own.job and holder.job == own.job and waited > _LOCAL_WAIT_SECONDS:
         path.unlink(missing_ok=True)
         return

@@ -45,6 +45,23 @@ def known_language(name: str) -> bool:
     return re.split(r"[_.@-]", name.strip())[0].lower() in LANGUAGES
 
 
+def shown_language() -> str:
+    """The user's language, if the stream of messages can show it: a line of question marks helps nobody."""
+    language = user_language()
+    if language == "en":
+        return language
+    try:
+        "한글".encode(sys.stderr.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return "en"
+    return language
+
+
+def show_text(text: str) -> str:
+    """A text as it is shown: in the user's language, on one line without control characters."""
+    return escape_one_line(translate(text, shown_language()) if isinstance(text, Message) else text)
+
+
 def translate(text: str, language: str) -> str:
     """A text in a language: a `Message` by its key; any other text, and what a catalogue lacks, as it is.
 

@@ -16,7 +16,7 @@ from pydantic import FiniteFloat
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.messages import message
-from kovqa_core.messages.one_line import escape_one_line
+from kovqa_core.messages.languages import show_text
 from kovqa_core.messages.packed import pack_texts, unpack_texts
 from kovqa_core.settings.json_file import check_content
 
@@ -205,7 +205,7 @@ def event_line(event: WorkerEvent) -> str:
 
 def report_warning(note: str) -> None:
     """Say what a person should know: on stderr, and to the launcher if this process is one of a run."""
-    print(f"kovqa: {escape_one_line(note)}", file=sys.stderr, flush=True)
+    print(f"kovqa: {show_text(note)}", file=sys.stderr, flush=True)
     if os.environ.get(EVENTS_VARIABLE):
         print(event_line(WarningEvent(note)), flush=True)
 

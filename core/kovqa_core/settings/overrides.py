@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
+from kovqa_core.messages.languages import show_text
 from kovqa_core.settings.strict_yaml import (
     KeyPath,
     SettingsDocument,
@@ -195,4 +196,4 @@ def _warn_renamed(place: str, old: str, new: str) -> None:
     )
     if line not in _warned:
         _warned.add(line)
-        print(line, file=sys.stderr)
+        print(show_text(line), file=sys.stderr)
