@@ -74,3 +74,27 @@ def test_whatever_is_imported_is_asked_for() -> None:
         if name not in ours and modules_of.get(name.lower(), name.lower()) not in distributions
     }
     assert not missing
+
+
+def test_small_installations_are_parts_of_the_whole_one() -> None:
+    """`requirements/` has the bounds of pyproject.toml, and each family's packages are in what is installed for it."""
+    from kovqa_core.missing_packages import FAMILY_PACKAGES, REQUIREMENTS
+
+    parts = {}
+    for path in sorted((HERE / "requirements").glob("*.txt")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        asked = [Requirement(line) for line in lines if line and not line.startswith(("#", "-r"))]
+        assert [str(each) for each in asked] == [str(ASKED[each.name]) for each in asked]
+        parts[path.stem] = {each.name.lower() for each in asked}
+    assert set(parts) == {"beit3", "no-models"}
+    assert not parts["beit3"] & parts["no-models"]
+    beit3 = {REQUIREMENTS[module].lower() for module in FAMILY_PACKAGES["beit3"]}
+    assert beit3 <= parts["beit3"] | parts["no-models"]
+    assert {name.lower() for name in ASKED} - parts["beit3"] - parts["no-models"] == {
+        "transformers",
+        "peft",
+        "timm",
+    }
+    assert {REQUIREMENTS[module] for packages in FAMILY_PACKAGES.values() for module in packages} <= {
+        *ASKED, *BROUGHT_ALONG
+    }  # fmt: skip

@@ -18,7 +18,8 @@ HERE = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(HERE)]
+    # The source archive, and the wheel that comes of it: both have to be whole.
+    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(HERE)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("*.whl"))
@@ -68,6 +69,16 @@ def hostile(tmp_path: Path) -> Path:
 def test_only_our_names_are_installed(wheel: Path) -> None:
     top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"kovqa_cli", "kovqa", "kovqa_core"}
+    sources = {
+        path.relative_to(root).as_posix()
+        for root, name in ((HERE, "kovqa_cli"), (HERE / "core", "kovqa"), (HERE / "core", "kovqa_core"))
+        for path in (root / name).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {"html", "js", "css", "yaml", "po", "otf", "tsv", "sh"} <= {
+        name.rpartition(".")[2] for name in sources
+    }
+    assert sources <= set(zipfile.ZipFile(wheel).namelist())
     assert {"kovqa/py.typed", "kovqa_core/py.typed"} <= set(zipfile.ZipFile(wheel).namelist())
     assert "kovqa_core/profiles/a100x4.yaml" in zipfile.ZipFile(wheel).namelist()
 

@@ -78,5 +78,7 @@ def sequence_log_odds(log_odds: Tensor) -> Tensor:
         [B].
     """
     # -log p of a token is softplus(-log-odds); with s their sum, log(p / (1 - p)) = -log(exp(s) - 1).
-    total = functional.softplus(-log_odds.double()).sum(-1).clamp(min=1e-300)
-    return (-total - torch.log(-torch.expm1(-total))).float()
+    # On the host where the device has no float64, as Apple's.
+    wide = log_odds.cpu() if log_odds.device.type == "mps" else log_odds
+    total = functional.softplus(-wide.double()).sum(-1).clamp(min=1e-300)
+    return (-total - torch.log(-torch.expm1(-total))).float().to(log_odds.device)
