@@ -125,6 +125,9 @@ def test_an_image_that_cannot_be_answered(
     page.tab.wait_for_selector("#image-error:not(:empty)")
     assert "손상되었거나 이미지가 아닙니다" in page.tab.inner_text("#image-error")
     assert page.tab.locator(".answer").count() == 0
+    # What the page has no words of its own for, the server says in both languages.
+    words = page.tab.evaluate("ask('/v1/none', { method: 'POST' }).catch(faultWords)")
+    assert words == ["/v1/none 경로가 없습니다", "there is no /v1/none here"]
     assert axe_violations(page.tab) == []
     page.assert_clean()
 

@@ -139,6 +139,15 @@ def test_errors_are_json(url: str, caplog: pytest.LogCaptureFixture) -> None:
         response = httpx2.request(method, url + path, headers=BEARER)
         assert (response.status_code, code_of(response)) == (status, code)
         assert "비밀" not in response.text
+    # Korean to a page of our own that asks so; to a program English, whatever its locale.
+    asked = {**BEARER, "Accept-Language": "ko"}
+    english, korean = (
+        httpx2.get(f"{url}/none", headers=headers).json()["error"]
+        for headers in (asked, {**asked, "Kovqa-Page": "1"})
+    )
+    assert korean["message"] == "/none 경로가 없습니다" == korean["messages"]["ko"]
+    assert english["message"] == "there is no /none here" == korean["messages"]["en"]
+    assert "messages" not in english
     # Without what was asked, which may be private.
     wait_until(lambda: {("GET", "/none", 404), ("GET", "/size", 405), ("GET", "/fault", 500)} <= set(LOG))
     wait_until(lambda: "ZeroDivisionError" in caplog.text)  # the traceback of our bug is in the log

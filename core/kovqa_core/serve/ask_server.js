@@ -18,12 +18,12 @@ const megabytes = (bytes) => `${Math.floor(bytes / 1e5) / 10} MB`;
 
 // ------------------------------------------------------------------------------------------ faults
 class Fault extends Error {
-  constructor(status, code, told, wait) {
+  constructor(status, code, told, wait, korean) {
     super(told);
-    Object.assign(this, { status, code, wait });
+    Object.assign(this, { status, code, wait, korean });
   }
 }
-// What the server says in English, by the keys of its messages and, for those that are not here, by the status.
+// Where a person at a page needs other words than the server's, by their keys; what it did not say itself, by the status.
 const KOREAN_BY_CODE = {
   "data.image-unreadable": "이미지를 읽을 수 없습니다. 파일이 손상되었거나 이미지가 아닙니다.",
   "data.image-cut-off": "이미지 파일이 중간에 끊겼습니다.",
@@ -55,7 +55,7 @@ const KOREAN_BY_STATUS = {
 };
 function faultWords(fault) {
   if (!(fault instanceof Fault)) return ["이 페이지에서 오류가 났습니다.", `This page failed: ${fault}`];
-  const korean = KOREAN_BY_CODE[fault.code] || KOREAN_BY_STATUS[fault.status];
+  const korean = KOREAN_BY_CODE[fault.code] || fault.korean || KOREAN_BY_STATUS[fault.status];
   return [korean || `서버가 요청을 거절했습니다(${fault.status}, ${fault.code}).`, fault.message];
 }
 const isOfImage = (fault) => fault instanceof Fault && (/image|picture/.test(fault.code || "") || fault.status === 413);
@@ -92,7 +92,7 @@ async function ask(path, options, signal) {
   const token = sessionStorage.getItem("kovqa-token");
   let reply;
   try {
-    reply = await fetch(path, { ...options, headers: token ? { Authorization: `Bearer ${token}` } : {}, signal });
+    reply = await fetch(path, { ...options, headers: { ...ownHeaders(), ...(token ? { Authorization: `Bearer ${token}` } : {}) }, signal });
   } catch (error) {
     if (signal && signal.aborted) throw error;
     throw new Fault(0, "", "The server cannot be reached. See whether it is running.");
@@ -103,7 +103,8 @@ async function ask(path, options, signal) {
     if (other || await askToken(Boolean(token))) return ask(path, options, signal);
   }
   const { error = {} } = await reply.json().catch(() => ({}));
-  throw new Fault(reply.status, error.code, error.message || reply.statusText, Number(reply.headers.get("Retry-After")));
+  const { en, ko } = error.messages || {};
+  throw new Fault(reply.status, error.code, en || error.message || reply.statusText, Number(reply.headers.get("Retry-After")), ko);
 }
 
 // A server with a full queue says when to come again.

@@ -12,6 +12,7 @@ from kovqa_core.errors import DataError
 from kovqa_core.evaluate.answer_statistics import TRAINING_COUNT_BINS
 from kovqa_core.evaluate.likeliest_column import parse_likeliest
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages.languages import LANGUAGES, translate
 from kovqa_core.messages.readable_name import readable_name
 from kovqa_core.view.export import EXPORT_TYPES, export_rows
 from kovqa_core.view.filters import ROWS_OF_A_PAGE, parse_filter, parse_page
@@ -215,7 +216,8 @@ def _row_fields(
     try:
         example = list(session.inputs.splits.values())[split][line]
     except DataError as error:  # changed since, or a line that only another version reads
-        return {**place, "id": "", "image": "", "question": "", "fault": str(error.message)}
+        said = {language: translate(error.message, language) for language in LANGUAGES}
+        return {**place, "id": "", "image": "", "question": "", "fault": str(error.message), "fault_in": said}
     fields = {**place, **_example_fields(example), "models": _model_fields(found)}
     if whole:
         fields |= {

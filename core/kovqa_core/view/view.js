@@ -71,9 +71,12 @@ function filter() {
   return chosen;
 }
 async function ask(path, parameters = new URLSearchParams()) {
-  const reply = await fetch(path + "?" + parameters).catch(() => { throw Object.assign(new Error(ended[1]), { code: "no-server" }); });
+  const reply = await fetch(path + "?" + parameters, { headers: ownHeaders() }).catch(() => { throw Object.assign(new Error(ended[1]), { code: "no-server" }); });
   const value = await reply.json();
-  if (!reply.ok) throw Object.assign(new Error(value.error.message), { code: value.error.code });
+  if (!reply.ok) {
+    const { en, ko } = value.error.messages;
+    throw Object.assign(new Error(en), { code: value.error.code, korean: ko });
+  }
   return value;
 }
 
@@ -249,7 +252,7 @@ function answerLines(row, letters) {
   return lines;
 }
 function rowWords(row, letters) {
-  if (row.fault) return make("div", { class: "words" }, make("p", { class: "wrong" }, short(row.fault)));
+  if (row.fault) return make("div", { class: "words" }, make("p", { class: "wrong" }, both(short(row.fault_in.ko), short(row.fault_in.en))));
   return make("div", { class: "words" }, row.question ? make("p", { class: "question" }, short(row.question, letters)) : null,
     make("dl", {}, make("dt", {}, isCaption() ? both("사람 설명", "People") : both("정답", "Truth")),
       make("dd", {}, truth(row) ? short(truth(row), letters) : both("없음", "none")), answerLines(row, letters)));
@@ -440,7 +443,7 @@ async function show() {
     if (state.ready) showStatus("");
     root.dataset.ready = state.ready ? "yes" : "soon";
   } catch (error) {
-    if (turn === asking) showStatus(both(...(refusals[error.code] || [`보이지 못했습니다 (${error.code || error.name}).`, error.message])), true);
+    if (turn === asking) showStatus(both(...(refusals[error.code] || [error.korean || `보이지 못했습니다 (${error.code || error.name}).`, error.message])), true);
   } finally {
     if (turn === asking) panel.removeAttribute("aria-busy");
   }

@@ -10,7 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from kovqa_core.errors import AssetError, DataError, KovqaError, ModelError, SettingsError
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.languages import LANGUAGES, translate
 
+# Our own pages send it, with their language in Accept-Language: to a program a server answers in English, always.
+PAGE_HEADER = "kovqa-page"
 _ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -34,12 +37,25 @@ class RefusedRequest(Exception):
         self.status, self.text, self.headers = status, text, dict(headers or {})
 
 
-def error_reply(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The reply of a request that is refused."""
-    return JSONResponse(error_fields(status, text), status, headers=dict(headers or {}))
+def error_reply(
+    asked: Mapping[str, str], status: int, text: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The reply of a request that is refused.
+
+    Args:
+        asked: headers of the request.
+        status, text, headers: of the reply.
+    """
+    fields = error_fields(status, text)
+    if asked.get(PAGE_HEADER):
+        language = asked.get("accept-language", "")
+        said = {each: translate(text, each) for each in LANGUAGES}
+        # The page shows one language and can be switched to the other.
+        fields["error"] |= {"message": said.get(language, str(text)), "messages": said}
+    return JSONResponse(fields, status, headers=dict(headers or {}))
 
 
-def error_fields(status: int, text: str) -> dict[str, dict[str, str]]:
+def error_fields(status: int, text: str) -> dict[str, dict[str, object]]:
     """`{"error": {"message", "type", "code"}}`; the code is the key of the message, which no language changes."""
     default = "server_error" if status >= _SERVER_ERROR_STATUS else "invalid_request_error"
     code = text.key if isinstance(text, Message) else "web.refused"
@@ -48,7 +64,7 @@ def error_fields(status: int, text: str) -> dict[str, dict[str, str]]:
 
 def _refused_reply(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedRequest)
-    return error_reply(error.status, error.text, error.headers)
+    return error_reply(request.headers, error.status, error.text, error.headers)
 
 
 def _kovqa_error_reply(request: Request, error: Exception) -> Response:
@@ -57,12 +73,12 @@ def _kovqa_error_reply(request: Request, error: Exception) -> Response:
         status = 400
     else:
         status = 502 if isinstance(error, AssetError) else 500
-    return error_reply(status, error.message)
+    return error_reply(request.headers, status, error.message)
 
 
 def _client_gone_reply(request: Request, error: Exception) -> Response:
     """For the log and the counts: nobody reads it. Else it would stand there as a fault of ours."""
-    return error_reply(400, message("web.cut-off", "the request ended before its body did"))
+    return error_reply(request.headers, 400, message("web.cut-off", "the request ended before its body did"))
 
 
 def _http_error_reply(request: Request, error: Exception) -> Response:
@@ -76,12 +92,14 @@ def _http_error_reply(request: Request, error: Exception) -> Response:
         )
     else:
         text = message("web.unreadable-request", "the request cannot be read: {reason}", reason=error.detail)
-    return error_reply(error.status_code, text, error.headers)
+    return error_reply(request.headers, error.status_code, text, error.headers)
 
 
 def _fault_reply(request: Request, error: Exception) -> Response:
     """A bug of ours: its traceback is in the server's log, not in the reply."""
-    return error_reply(500, message("web.server-fault", "the server failed; its log says how"))
+    return error_reply(
+        request.headers, 500, message("web.server-fault", "the server failed; its log says how")
+    )
 
 
 # For Starlette(exception_handlers=...): every error is JSON.

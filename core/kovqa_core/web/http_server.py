@@ -271,7 +271,8 @@ def guard_app(
             if refusal is None:
                 await app(scope, body.receive, send_guarded)
             else:
-                await error_reply(refusal.status, refusal.text, refusal.headers)(scope, receive, send_guarded)
+                reply = error_reply(headers, refusal.status, refusal.text, refusal.headers)
+                await reply(scope, receive, send_guarded)
         except ClientDisconnect:
             pass
         except Exception:

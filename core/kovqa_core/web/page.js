@@ -11,6 +11,8 @@ const say = (language) => {
   document.querySelectorAll("[data-ko]").forEach(translate);
 };
 say(navigator.language && !navigator.language.startsWith("ko") ? "en" : "ko");
+// What a server of kovqa answers a page in the page's language by; programs do not send it.
+const ownHeaders = () => ({ "Kovqa-Page": "1", "Accept-Language": root.dataset.lang });
 document.getElementById("language").addEventListener("click", () => say(root.dataset.lang === "ko" ? "en" : "ko"));
 
 for (const button of document.querySelectorAll("table.sortable th button")) button.addEventListener("click", () => {
