@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.messages.languages import show_text
 from kovqa_core.messages.one_line import escape_json
 

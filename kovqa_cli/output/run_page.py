@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.languages import show_text
 
 from kovqa_cli.output.console import (
     make_console,
@@ -16,7 +17,6 @@ from kovqa_cli.output.console import (
     print_outcome,
     print_text,
     short_path,
-    show_text,
 )
 
 if TYPE_CHECKING:

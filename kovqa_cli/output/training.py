@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.languages import show_text
 
 from kovqa_cli.output import console
 from kovqa_cli.output.console import format_duration, format_score, print_note, shell_path, short_path
@@ -217,17 +218,14 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent]
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=console.make_console(stderr=True), transient=True) as display:
-        task = display.add_task(console.show_text(message("train.starting", "starting")), total=1, detail="")
+        task = display.add_task(show_text(message("train.starting", "starting")), total=1, detail="")
 
         def show_event(event: WorkerEvent) -> None:
             if isinstance(event, TrainProgressEvent):
                 detail = message(
-                    "train.progress",
-                    "loss {loss:.4f}  {rate:,.0f} examples/s  {left} left",
-                    loss=event.loss,
-                    rate=event.rate,
-                    left=format_duration(event.left),
-                )
+                    "train.progress", "loss {loss:.4f}  {rate:,.0f} examples/s  {left} left",
+                    loss=event.loss, rate=event.rate, left=format_duration(event.left),
+                )  # fmt: skip
                 if event.left_out:
                     detail = message(
                         "train.progress-left-out",
@@ -235,13 +233,14 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent]
                         progress=detail,
                         rows=event.left_out,
                     )
-                training, shown = map(console.show_text, (message("train.training", "training"), detail))
+                training, shown = map(show_text, (message("train.training", "training"), detail))
                 display.update(
                     task, description=training, completed=event.step, total=event.total, detail=shown
                 )
             elif isinstance(event, AnswerProgressEvent):
-                stage = console.show_text(event.stage)
-                display.update(task, description=stage, completed=event.done, total=event.of, detail="")
+                display.update(
+                    task, description=show_text(event.stage), completed=event.done, total=event.of, detail=""
+                )
             elif not isinstance(event, TrainStepEvent):  # the line above has the loss
                 _print_event(event)
 
