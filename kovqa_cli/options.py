@@ -168,7 +168,13 @@ ForceAnswersOption = Annotated[
 # ------------------------------------------------------------------------------ of kovqa predict
 
 QuestionImageOption = Annotated[
-    Path | None, typer.Option("--image", "-i", metavar="FILE", help="Image of the question.")
+    Path | None,
+    typer.Option(
+        "--image",
+        "-i",
+        metavar="FILE",
+        help="Image of the question: a file, an address (asked first), or - for stdin.",
+    ),
 ]
 QuestionOption = Annotated[
     str | None, typer.Option("--question", metavar="TEXT", help="Question about the image.")

@@ -22,7 +22,12 @@ from kovqa_cli.commands.predict import (
 
 def caption(
     *,
-    image: Annotated[Path | None, typer.Option("--image", "-i", metavar="FILE", help="Image.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", "-i", metavar="FILE", help="Image: a file, an address (asked first), or - for stdin."
+        ),
+    ] = None,
     input: Annotated[
         Path | None,
         typer.Option(

@@ -266,6 +266,15 @@ def answer_question(
     image: Path, question: str, answer_options: AnswerOptions, server: str | None, *, quiet: bool
 ) -> ModelAnswer:
     """One answer or caption, of a model here or on a server; for the latter nothing heavy is loaded."""
+    from kovqa_cli.typed_image import named_image
+
+    with named_image(image) as path:
+        return _answer_image(path, question, answer_options, server, quiet=quiet)
+
+
+def _answer_image(
+    image: Path, question: str, answer_options: AnswerOptions, server: str | None, *, quiet: bool
+) -> ModelAnswer:
     if server:
         from kovqa_core.answer.remote_client import ask_server
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING
 from kovqa_core.messages import message
 from kovqa_core.messages.one_line import escape_one_line
 
-from kovqa_cli.output.console import model_name, print_outcome, print_warnings, short_path
+from kovqa_cli.output.console import (
+    model_name,
+    print_note,
+    print_outcome,
+    print_text,
+    print_warnings,
+    short_path,
+)
 
 _MAX_LISTED = 20  # rows without an answer, in --json
 
@@ -81,7 +89,7 @@ def answer_note(answer: Answer, model: Path | str) -> str:
 
 
 def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_json: bool) -> None:
-    """One answer of a conversation: one line."""
+    """One answer of a conversation: one line; for a person with how sure the model is."""
     from kovqa_core.evaluate.likeliest_column import likeliest_fields
 
     answer = result.answer
@@ -95,6 +103,11 @@ def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_jso
         **_precision_field(result.precision),
     }
     notes = _likeliest_notes(answer)
+    if sys.stdout.isatty() and not as_json and not math.isnan(answer.score):
+        for note in notes:
+            print_note(note)
+        print_text(message("chat.answer", "{answer}  ({score:.0%})", answer=answer.text, score=answer.score))
+        return
     print_outcome(escape_one_line(answer.text), fields, notes, as_json=as_json, quiet=False)
 
 

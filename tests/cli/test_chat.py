@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import json
 import os
 import pty
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -173,3 +176,60 @@ def test_ctrl_c_ends_with_130(terminal: Terminal) -> None:
             break
     assert terminal.process.wait(10) == 130
     assert terminal.stdout.read_bytes() == b""
+
+
+def test_help_confidence_and_an_address_at_a_terminal(
+    trained: Path, images: list[Path], tmp_path: Path
+) -> None:
+    screen, side = pty.openpty()
+    with serve_files(images[0].parent) as address:
+        process = subprocess.Popen(
+            command(["chat", "--model", trained]), stdin=side, stdout=side, stderr=side,
+            env=clean_env(CI="", TERM="xterm", LC_ALL="C.UTF-8"),
+        )  # fmt: skip
+        os.close(side)
+        terminal = Terminal.__new__(Terminal)
+        terminal.screen, terminal.seen, terminal.process = screen, "", process
+        terminal.wait_for("image> ")
+        terminal.type(f"{address}/{images[0].name}\n")
+        terminal.wait_for("[y/N]")
+        terminal.type("n\n")
+        terminal.wait_for("was not fetched")
+        terminal.type(f"{address}/{images[0].name}\n")
+        terminal.wait_for("[y/N]")
+        terminal.type("y\n")
+        terminal.wait_for("question> ")
+        terminal.type("?\n")
+        terminal.wait_for("in percent")
+        terminal.type(f"{QUESTIONS[0]}\n")
+        terminal.wait_for("%)")
+        terminal.type("끝\n")
+        assert process.wait(60) == 0
+        os.close(screen)
+
+
+@contextlib.contextmanager
+def serve_files(folder: Path) -> Iterator[str]:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_an_image_from_standard_input(
+    kovqa: Kovqa, forked_commands: ForkedCommands, trained: Path, images: list[Path], tmp_path: Path
+) -> None:
+    alone = kovqa("predict", "--model", trained, "-i", images[0], "--question", QUESTIONS[0])
+    words = ["predict", "--model", trained, "-i", "-", "--question", QUESTIONS[0]]
+    piped = forked_commands.run(words, tmp_path, stdin=str(images[0]), inside="")
+    assert (piped.code, piped.stdout) == (0, alone.stdout)
+    (tmp_path / "empty").touch()
+    assert (
+        "standard input is empty"
+        in forked_commands.run(words, tmp_path, stdin=str(tmp_path / "empty"), inside="").stderr
+    )
+    address = kovqa(
+        "predict", "--model", trained, "-i", "https://example.org/a.png", "--question", QUESTIONS[0]
+    )
+    one_line(address, 2, "https://example.org/a.png is not fetched without asking")
