@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from kovqa_core import __version__
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
-from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.messages.languages import LANGUAGES, known_language, shown_language
 from kovqa_core.process_limits import find_limit
 
@@ -39,7 +39,7 @@ from kovqa_cli.commands import (
     view,
     vote,
 )
-from kovqa_cli.output.console import print_note
+from kovqa_cli.output.console import error_line, print_note
 from kovqa_cli.stop_signals import interrupt_on_signals
 from kovqa_cli.typer_texts import run_command, usage_error
 from kovqa_cli.utf8_mode import ensure_utf8_mode
@@ -157,23 +157,8 @@ def _report_error(error: Exception) -> int:
         raise error  # a bug of ours keeps its traceback
     if os.environ.get("KOVQA_DEBUG"):
         raise error
-    print_note(error_line(error))
+    print_note(error_line(error.message, error.hint))
     return error.exit_code
-
-
-def error_line(error: KovqaError) -> Message:
-    """An error as one line: what is wrong and where, its code, what to do."""
-    from kovqa_core.messages.error_codes import find_error_code
-
-    code = find_error_code(error.message)
-    problem = (
-        message("cli.error-code", "{problem} [{code}]", problem=error.message, code=code)
-        if code
-        else error.message
-    )
-    if not error.hint:
-        return message("cli.error", "kovqa: {problem}", problem=problem)
-    return message("cli.error-with-hint", "kovqa: {problem} → {hint}", problem=problem, hint=error.hint)
 
 
 def _missing_package(error: Exception) -> MachineError | None:

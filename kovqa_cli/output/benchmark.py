@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
 
-from kovqa_cli.output.console import print_note, print_report, short_path
+from kovqa_cli.output.console import error_line, print_note, print_report, short_path
 from kovqa_cli.output.table import print_table
 
 if TYPE_CHECKING:
@@ -33,13 +33,7 @@ def print_result_line(result: SetScore | SetFailure, *, quiet: bool) -> None:
             "benchmark.pair-failed", "{set}, {model}: {problem}",
             set=result.set, model=result.model, problem=result.error.message,
         )  # fmt: skip
-        print_note(
-            message(
-                "cli.error-with-hint", "kovqa: {problem} → {hint}", problem=problem, hint=result.error.hint
-            )
-            if result.error.hint
-            else message("cli.error", "kovqa: {problem}", problem=problem)
-        )
+        print_note(error_line(problem, result.error.hint))
     elif not quiet:
         kept = ""
         if result.kept:

@@ -59,6 +59,17 @@ def print_note(*lines: str) -> None:
     print("\n".join(map(show_text, lines)), file=sys.stderr, flush=True)
 
 
+def error_line(problem: str, hint: str = "") -> Message:
+    """An error as one line: what is wrong and where, its code, what to do."""
+    from kovqa_core.messages.error_codes import find_error_code
+
+    if code := find_error_code(problem):
+        problem = message("cli.error-code", "{problem} [{code}]", problem=problem, code=code)
+    if not hint:
+        return message("cli.error", "kovqa: {problem}", problem=problem)
+    return message("cli.error-with-hint", "kovqa: {problem} → {hint}", problem=problem, hint=hint)
+
+
 def ask_yes_no(question: str) -> bool:
     """A question on stderr; no where only Enter is pressed. The caller knows that somebody is there."""
     import typer

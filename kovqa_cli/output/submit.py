@@ -98,10 +98,12 @@ def print_receipt(
     attempt: UploadAttempt, today: DailyQuota, ledger: Path, *, as_json: bool, quiet: bool
 ) -> None:
     """A submission that Dacon has accepted."""
+    from kovqa_core.submit.dacon_upload import state_text
+
     receipt = message(
         "cli.dacon-receipt",
         "{state} {time} by Dacon {competition} for team {team}: {file}, {size:,} bytes, SHA-256 {sha256}",
-        state=attempt.state,
+        state=state_text(attempt.state),
         time=attempt.time,
         competition=attempt.competition,
         team=attempt.team,

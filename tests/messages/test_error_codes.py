@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kovqa_core.errors import DataError, did_you_mean, unknown_name_error
+from kovqa_core.errors import did_you_mean, unknown_name_error
 from kovqa_core.messages import message
 from kovqa_core.messages.error_codes import find_error_code
 
-from kovqa_cli.main import error_line
+from kovqa_cli.output.console import error_line
 from tools.error_codes import assign_codes, files_as_they_should_be, read_codes
 
 
@@ -32,5 +32,5 @@ def test_a_message_around_another_has_its_code() -> None:
     assert find_error_code(did_you_mean(problem, ["a", "b"])) == code
     assert find_error_code(unknown_name_error(problem, "x", ["xx"]).message) == code
     assert find_error_code("no message") == ""
-    assert error_line(DataError(problem, "look")) == f"kovqa: 1 [{code}] → look"
-    assert error_line(DataError("no message")) == "kovqa: no message"
+    assert error_line(problem, "look") == f"kovqa: 1 [{code}] → look"
+    assert error_line("no message") == "kovqa: no message"

@@ -89,7 +89,7 @@ def _open_set(data: Path, name: str) -> SetIndex:
         raise DataError(
             message(
                 "benchmark.other-index", "{folder} is not an index of {name}, but of {source}",
-                folder=data / name, name=name, source=report.source or "nothing known",
+                folder=data / name, name=name, source=report.source or message("benchmark.nothing-known", "nothing known"),
             ),
             message("benchmark.other-index.hint", "write it with kovqa index {name}, or choose another --data", name=name),
         )  # fmt: skip

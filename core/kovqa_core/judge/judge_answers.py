@@ -120,7 +120,7 @@ def judge_answers(
             replies = send_in_parallel(open_rows, send, options.concurrency, on_progress)
             for done, (number, reply) in enumerate(replies, len(keys) - len(open_rows) + 1):
                 if isinstance(reply, KovqaError):
-                    refusals[number] = str(reply.message)
+                    refusals[number] = reply.message
                 else:
                     line = VerdictLine(keys[number], pairs[number][0].id, judge.id, reply.text, reply.is_cut)
                     append_verdict(stream, line)

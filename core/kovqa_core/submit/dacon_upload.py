@@ -41,13 +41,17 @@ _NO_CONNECTION_ERRORS = (
 _MAX_ANSWER_BYTES = 1 << 16  # bytes of an answer that are read
 
 _QUOTA_MESSAGES = {
-    "day_max_count": "the day's submissions are used up",
-    "over_max_count": "all submissions are used up",
+    "day_max_count": message("submit.quota-of-day", "the day's submissions are used up"),
+    "over_max_count": message("submit.quota-of-all", "all submissions are used up"),
 }
+_HEADER = message("submit.wrong-header", "header")
+_UNREADABLE = message("submit.wrong-csv", "not readable as CSV")
+_ROW_COUNT = message("submit.wrong-rows", "number of rows")
+_VALUES = message("submit.wrong-values", "values")
 _FORMAT_ERRORS = {
-    1: "header", 2: "not readable as CSV", 3: "number of rows", 4: "values", 21: "type of data",
-    901: "header", 902: "not readable as CSV", 903: "number of rows", 904: "values",
-    9021: "text where numbers are wanted",
+    1: _HEADER, 2: _UNREADABLE, 3: _ROW_COUNT, 4: _VALUES, 21: message("submit.wrong-type", "type of data"),
+    901: _HEADER, 902: _UNREADABLE, 903: _ROW_COUNT, 904: _VALUES,
+    9021: message("submit.wrong-text", "text where numbers are wanted"),
 }  # fmt: skip
 
 
@@ -186,12 +190,27 @@ def _require_unsent(attempt: UploadAttempt, attempts: list[UploadAttempt], *, fo
                 "{file} was sent to Dacon at {time}: {state} ({answer})",
                 file=attempt.file,
                 time=_local_minute(datetime.fromisoformat(earlier.time)),
-                state=earlier.state,
+                state=state_text(earlier.state),
                 answer=earlier.answer,
             ),
             _look_hint(),
         )
     return attempt
+
+
+def state_text(state: str) -> Message:
+    """The state of an attempt, in words."""
+    match state:
+        case "accepted":
+            return message("submit.state.accepted", "accepted")
+        case "wrong":
+            return message("submit.state.wrong", "wrong")
+        case "quota":
+            return message("submit.state.quota", "quota")
+        case "not sent":
+            return message("submit.state.not-sent", "not sent")
+        case _:
+            return message("submit.state.unknown", "unknown")
 
 
 def quota_today() -> DailyQuota:
@@ -227,7 +246,7 @@ def _post_submission(
     except _NO_CONNECTION_ERRORS as error:
         state, answer = "not sent", str(error) or type(error).__name__
     except httpx2.TimeoutException:
-        state, answer = "unknown", "no answer in time"
+        state, answer = "unknown", message("submit.no-answer", "no answer in time")
     except httpx2.RequestError as error:
         state, answer = "unknown", str(error) or type(error).__name__
     return state, _hide_token(answer, token)
@@ -262,16 +281,22 @@ def _classify_dacon_answer(status: int, body: bytes) -> tuple[str, str]:
         return "quota", _QUOTA_MESSAGES[verdict]
     # `type(code) is int`: True is an int too, and 1 is a code.
     if verdict == "wrong" and type(code) is int and code in _FORMAT_ERRORS:
-        return "wrong", f"{_FORMAT_ERRORS[code]} (code {code})"
+        text = message(
+            "submit.error-code", "{problem} (code {code})", problem=_FORMAT_ERRORS[code], code=code
+        )
+        return "wrong", text
     return "unknown", f"status {status}, {page_text(body, _MAX_ANSWER_BYTES) or 'no text'}"
 
 
 def _hide_token(answer: str, token: str) -> str:
     """An answer without the token, should the service repeat it; cut only then."""
     # A page repeats it escaped for HTML, a JSON document escaped for JSON.
+    hidden = str(answer)
     for spelling in (token, html.escape(token), json.dumps(token)[1:-1]):
-        answer = answer.replace(spelling, "***")
-    return answer if len(answer) <= 200 else answer[:199] + "…"
+        hidden = hidden.replace(spelling, "***")
+    if hidden == answer and len(answer) <= 200:
+        return answer  # a message of ours, with its key
+    return hidden if len(hidden) <= 200 else hidden[:199] + "…"
 
 
 def _upload_error(outcome: UploadAttempt) -> KovqaError:
