@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 from kovqa_core import file_lock, files, output_lock, paths, process_pool, storage_limits, system_support
-from kovqa_core.errors import KovqaError, MachineError, SettingsError
+from kovqa_core.download.members import MemberNames
+from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
 from kovqa_core.missing_packages import find_missing_package
 from kovqa_core.models.vlm import template_bounds
 
@@ -281,6 +282,26 @@ def test_full_disks_are_named_without_inodes(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.delattr(os, "statvfs")
     monkeypatch.setattr(storage_limits.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 0}))
     assert "disk full" in storage_limits.storage_error(tmp_path / "x", errno.ENOSPC, "", None).message
+
+
+def test_names_that_windows_does_not_store_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = MemberNames("a.zip")
+    assert names.claim_path("aux.png") == "aux.png"
+    monkeypatch.setattr(system_support, "HAS_FILE_OWNERS", False)
+    for name in ("con", "x/AUX.png", "com1.txt", "what?.jpg", "a:b.jpg", "end.", "x /1.png"):
+        with pytest.raises(DataError, match="a name that Windows does not store"):
+            names.claim_path(name)
+    assert names.claim_path("연/console.png") == "연/console.png"
+
+
+@pytest.mark.usefixtures("windows_calls")
+def test_a_table_that_is_open_in_excel_is_to_be_closed(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a")
+    with (
+        pytest.raises(SettingsError, match="close it in other programs"),
+        files.disk_errors(tmp_path / "t.csv"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_signals_that_are_not_here_are_left_out() -> None:

@@ -203,6 +203,8 @@ def _other_folder_hint(path: Path) -> Message:
             "files.other-home.hint", "set KOVQA_HOME to a folder that can be written ({home} cannot)",
             home=kovqa_home(),
         )  # fmt: skip
+    if not MOVES_OPEN_FILES and path.is_file():  # as Excel has a table
+        return message("files.open-elsewhere.hint", "close it in other programs, or choose another -o")
     return message("files.other-folder.hint", "choose another folder with -o")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # Windows neither renames nor removes a file that is open, and gives a folder no descriptor.
 MOVES_OPEN_FILES = hasattr(os, "geteuid")
 HAS_FILE_OWNERS = hasattr(os, "geteuid")  # and permissions of user, group and others
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+_NOT_OF_WINDOWS = re.compile(r'(?i)^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)|[<>:"|?*\x00-\x1f]|[ .]$')
 # Process groups, signals between processes, a shell at /bin/sh: what a launch is made of.
 _LAUNCHING = ("fork", "killpg", "setsid")
 
@@ -33,6 +36,11 @@ def existing_signals(names: Iterable[str]) -> tuple[signal.Signals, ...]:
 def owner_id() -> int:
     """Whose a file is that this process makes: `st_uid`, which is 0 where files have no owners."""
     return os.geteuid() if HAS_FILE_OWNERS else 0
+
+
+def is_storable_name(name: str) -> bool:
+    """Can this system store a file of that name? Windows keeps some for devices, and has neither `:` nor `?`."""
+    return HAS_FILE_OWNERS or not _NOT_OF_WINDOWS.search(name)
 
 
 def end_process_group(process: subprocess.Popen[str]) -> None:

@@ -16,6 +16,7 @@ from kovqa_core.download.checks import format_bytes
 from kovqa_core.errors import DataError, MachineError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message
+from kovqa_core.system_support import is_storable_name
 
 MAX_MEMBERS = 2_000_000  # the largest known set has 1.35 million images, and spreads them over many archives
 MAX_UNPACKED_BYTES = 4 << 40  # whole AI-Hub sets are below 4 TiB: a size above it is a lie or an attack
@@ -95,6 +96,10 @@ class MemberNames:
         # They would steer a terminal that lists the folder, and a line end breaks every list of names.
         if _CONTROL_CHARS.search(name):
             raise self.refused(original, message("download.name-control", "control characters in its name"))
+        if not all(map(is_storable_name, parts)):
+            raise self.refused(
+                original, message("download.name-windows", "a name that Windows does not store")
+            )
         # Bytes, not letters: a Hangul syllable takes three.
         if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
             reason = message(
