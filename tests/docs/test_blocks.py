@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +23,6 @@ pytestmark = pytest.mark.xdist_group("blocks")  # one workspace
 BEGIN_WITH: dict[str, tuple[str, ...]] = {
     "Your own images, your own table: ten minutes": (),
     "On Colab, from install to submission": ("drive", "ko.model"),
-    "Contests and model families": ("open", "ko.model"),
 }
 
 
@@ -106,3 +106,16 @@ def test_every_mark_marks_something() -> None:
             )
         assert mark.by == "" or (ROOT / mark.by).is_file(), mark.by
         assert mark.reason
+
+
+def test_the_list_of_marks_is_as_they_are() -> None:
+    made = runpy.run_path(str(ROOT / "tools" / "list_blocks.py"))["make_page"]()
+    assert (ROOT / "docs" / "blocks.md").read_text("utf-8") == made, "python tools/list_blocks.py"
+
+
+def test_the_demo_on_the_page_is_the_one_that_is_run() -> None:
+    """Its lines are not run here: tests/demo runs the demo, which types them itself."""
+    from kovqa_core.demo.journey import demo_steps, shell_line
+
+    typed = [line.text for line in all_lines() if line.section == "Try it" and line.text.startswith("kovqa")]
+    assert typed == [shell_line(step.arguments) for step in demo_steps(Path("demo"))][: len(typed)]

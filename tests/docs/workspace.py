@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kovqa_core.settings.resolve import find_settings
+
 from tests.conftest import SMALL, Small, sets
 from tests.journeys.test_contest import write_contest
 
@@ -71,9 +73,9 @@ def write_tables(folder: Path, image: str) -> None:
         )
     (folder / "sample.csv").write_text("id,answer\nT1,A\n", "utf-8")
     (folder / "answers.txt").write_text("빨간색\n파란색\n", "utf-8")
-    (folder / "my.yaml").write_text(
-        "family: beit3\ntask: vqa\nmodel: {size: tiny, tokenizer: ko.model}\n", "utf-8"
-    )
+    recipe = find_settings("recipes", "tiny").read_text("utf-8")
+    recipe = recipe.replace("max_text: 32", "max_text: 32\n  tokenizer: ko.model")
+    (folder / "my.yaml").write_text(f"{recipe}data: {{index: data/aihub}}\n", "utf-8")
 
 
 def write_lines(path: Path, rows: list[dict[str, object]]) -> None:
