@@ -143,9 +143,14 @@ def _report_error(error: Exception) -> int:
         return MachineError.exit_code
     # A folder that may not be looked into.
     if isinstance(error, PermissionError) and isinstance(error.filename, str):
+        from kovqa_core.messages.system_reasons import system_reason
+
         error = DataError(
             message(
-                "cli.no-permission", "cannot use {path}: {reason}", path=error.filename, reason=error.strerror
+                "cli.no-permission",
+                "cannot use {path}: {reason}",
+                path=error.filename,
+                reason=system_reason(error),
             ),
             message(
                 "cli.no-permission.hint",

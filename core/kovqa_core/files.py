@@ -23,6 +23,7 @@ from kovqa_core.bounded_json import MAX_DOCUMENT_BYTES, parse_json
 from kovqa_core.errors import DataError, KovqaError, SettingsError
 from kovqa_core.file_lock import SAFE_FLAGS, lock_file
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.system_reasons import system_reason
 from kovqa_core.paths import kovqa_home
 from kovqa_core.storage_limits import STORAGE_ERRNOS, storage_error
 from kovqa_core.system_support import MOVES_OPEN_FILES, owner_id
@@ -68,7 +69,7 @@ def _read_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _PROCESS_LIMIT_ERRNOS:
             raise
-        raise _cannot_read_error(path, error.strerror or str(error)) from None
+        raise _cannot_read_error(path, system_reason(error)) from None
     except ValueError as error:  # a NUL in the name
         raise _cannot_read_error(path, str(error)) from None
 
@@ -182,12 +183,9 @@ def disk_errors(path: Path, still_good: str = "") -> Iterator[None]:
         if error.errno in STORAGE_ERRNOS:
             raise storage_error(path, error.errno, still_good, error.filename) from None
         if error.errno in _UNWRITABLE_ERRNOS:
-            raise SettingsError(
-                message(
-                    "files.cannot-write", "cannot write {path}: {reason}", path=path, reason=error.strerror
-                ),
-                _other_folder_hint(path),
-            ) from None
+            reason = system_reason(error)
+            problem = message("files.cannot-write", "cannot write {path}: {reason}", path=path, reason=reason)
+            raise SettingsError(problem, _other_folder_hint(path)) from None
         raise
     except Exception as error:
         number = _system_error_number(error)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import message
+from kovqa_core.messages.system_reasons import system_reason
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _SUFFIXES = (*_WEIGHTS, ".json", ".txt", ".model", ".jinja", ".py")
@@ -52,7 +53,10 @@ def _read_blocks(path: Path) -> Iterator[bytes]:
     except OSError as error:
         raise ModelError(
             message(
-                "answer.unreadable-model", "cannot read {path}: {reason}", path=path, reason=error.strerror
+                "answer.unreadable-model",
+                "cannot read {path}: {reason}",
+                path=path,
+                reason=system_reason(error),
             ),
             message("answer.unreadable-model.hint", "check its permissions, or copy the folder again"),
         ) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
+from kovqa_core.messages.system_reasons import system_reason
 
 # What Windows, macOS, file servers and Hugging Face's `datasets` put beside people's files, in lower case.
 _SYSTEM_NAMES = frozenset(
@@ -57,7 +58,7 @@ def walk_folders(root: Path, *, skip_unreadable: bool = False) -> Iterator[tuple
             raise DataError(
                 message(
                     "data.cannot-read-folder", "cannot read {folder}: {problem}",
-                    folder=folder, problem=error.strerror,
+                    folder=folder, problem=system_reason(error),
                 ),
                 message("data.cannot-read-folder.hint", "check the path, and who may read it"),
             ) from None  # fmt: skip

@@ -34,6 +34,7 @@ from kovqa_core.data.image_repair import is_unfilled_jpeg, repair_image
 from kovqa_core.data.image_source import ImageSource, image_in_place, source_name
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.messages import Message, error_text, message
+from kovqa_core.messages.system_reasons import system_reason
 from kovqa_core.process_limits import find_limit, has_memory, is_memory_error
 
 # Pillow logs what it finds in damaged files; without a handler, Python prints such lines among ours.
@@ -222,7 +223,7 @@ def _describe_problem(error: Exception, source: ImageSource) -> str:
             formats=", ".join(IMAGE_FORMATS),
         )  # fmt: skip
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return system_reason(error)
     if "truncated" in str(error).lower():
         return message("data.image-cut-off", "it is cut off: {problem}", problem=error)
     name = str(source) if isinstance(source, Path) else "<_io.BytesIO"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kovqa_core.errors import LostError, WorkerError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, join_messages, message
 
 HEARTBEAT_INTERVAL = 1.0  # seconds: the length of a round
 _LAUNCHER_GRACE = 30.0  # seconds a launcher has to act on a process that ended
@@ -39,13 +39,25 @@ class Heartbeat(NamedTuple):
     waiting: bool = False
     sequence: int = 0
 
-    def __str__(self) -> str:
-        phase = PHASE_NAMES[self.phase]
+    def describe(self) -> Message:
+        """In words: the step and the phase."""
+        phase = _phase_text(PHASE_NAMES[self.phase])
         if self.waiting:
             phase = message("distributed.phase-waiting", "{phase}, waiting for the others", phase=phase)
         if not self.step:
             return phase
         return message("distributed.step-phase", "step {step}: {phase}", step=self.step, phase=phase)
+
+
+def _phase_text(name: str) -> Message:
+    return {
+        "joining": message("distributed.joining", "joining"),
+        "preparing": message("distributed.preparing", "preparing"),
+        "reading a batch": message("distributed.reading-batch", "reading a batch"),
+        "computing": message("distributed.computing", "computing"),
+        "evaluating": message("distributed.evaluating", "evaluating"),
+        "saving": message("distributed.saving", "saving"),
+    }[name]
 
 
 NO_HEARTBEAT = Heartbeat()
@@ -74,7 +86,8 @@ class WatchedPeer:
     lost: str = ""
     receive_buffer: bytes = b""
 
-    def __str__(self) -> str:
+    def describe(self) -> Message:
+        """In words: which process, and where."""
         return message("distributed.rank-on-host", "rank {rank} on {host}", rank=self.rank, host=self.host)
 
 
@@ -87,8 +100,8 @@ def find_lost_peer(peers: Sequence[WatchedPeer]) -> LostError | None:
                 message(
                     "distributed.process-ended",
                     "{peer} is lost: its process ended (last: {heartbeat})",
-                    peer=peer,
-                    heartbeat=peer.heartbeat,
+                    peer=peer.describe(),
+                    heartbeat=peer.heartbeat.describe(),
                 )
             )
         if peer.lost and peer.lost != PROCESS_ENDED:
@@ -96,9 +109,9 @@ def find_lost_peer(peers: Sequence[WatchedPeer]) -> LostError | None:
                 message(
                     "distributed.host-lost",
                     "{peer} is lost: its host does not answer, {error} (last: {heartbeat})",
-                    peer=peer,
+                    peer=peer.describe(),
                     error=peer.lost,
-                    heartbeat=peer.heartbeat,
+                    heartbeat=peer.heartbeat.describe(),
                 )
             )
     return None
@@ -112,9 +125,9 @@ def find_silent_peer(peers: Sequence[WatchedPeer], limit: float) -> WorkerError 
                 message(
                     "distributed.silent-rank",
                     "{peer} hangs: nothing heard for {minutes:.2g} minutes (last: {heartbeat})",
-                    peer=peer,
+                    peer=peer.describe(),
                     minutes=peer.silent_seconds / 60,
-                    heartbeat=peer.heartbeat,
+                    heartbeat=peer.heartbeat.describe(),
                 )
             )
     return None
@@ -137,18 +150,18 @@ def find_hung_ranks(peers: Sequence[WatchedPeer], limit: float) -> WorkerError |
             message(
                 "distributed.hung-rank",
                 "{peer} hangs: no progress for {minutes:.2g} minutes ({heartbeat})",
-                peer=slowest[0],
+                peer=slowest[0].describe(),
                 minutes=minutes,
-                heartbeat=heartbeat,
+                heartbeat=heartbeat.describe(),
             )
         )
     return WorkerError(
         message(
             "distributed.hung-ranks",
             "{peers} hang: no progress for {minutes:.2g} minutes ({heartbeat})",
-            peers=", ".join(map(str, slowest)),
+            peers=join_messages(", ", [peer.describe() for peer in slowest]),
             minutes=minutes,
-            heartbeat=heartbeat,
+            heartbeat=heartbeat.describe(),
         )
     )
 

@@ -42,6 +42,7 @@ from kovqa_core.distributed.heartbeat import (
 )
 from kovqa_core.errors import WorkerError
 from kovqa_core.messages import Message
+from kovqa_core.messages.system_reasons import system_reason
 
 _TCP_TIMEOUT = 60  # seconds the system tries to reach a host that does not answer
 _HELLO_TIMEOUT, _MAX_HELLO_BYTES = 5, 500  # seconds and bytes of the first line on a connection
@@ -245,7 +246,7 @@ def _read_peer(peer: WatchedPeer) -> None:
     except ConnectionResetError:
         peer.lost = PROCESS_ENDED
     except OSError as error:
-        peer.lost = error.strerror or str(error)
+        peer.lost = system_reason(error)
     if peer.lost:
         peer.silent_seconds = 0.0  # from now on: how long it is gone
         return

@@ -164,8 +164,9 @@ def _killed_failure(text: str, resume_hint: str) -> KovqaError | None:
 def _unexplained_failure(text: str, log: Path, resume_hint: str) -> KovqaError:
     """The last line that has a word in it."""
     lines = (line.strip() for line in reversed(text.splitlines()))
-    last = next((line for line in lines if re.search(r"\w{2}", line)), "no message")
+    nothing = message("launch.no-message", "no message")
+    last = next((line[:200] for line in lines if re.search(r"\w{2}", line)), nothing)
     return WorkerError(
-        message("launch.unexplained", "the workers ended without a word ({last_line})", last_line=last[:200]),
+        message("launch.unexplained", "the workers ended without a word ({last_line})", last_line=last),
         message("launch.unexplained.hint", "see {log}; {resume}", log=log, resume=resume_hint),
     )

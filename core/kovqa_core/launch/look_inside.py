@@ -21,7 +21,8 @@ from kovqa_core.index.report import REPORT_FILE
 from kovqa_core.launch.launchers.protocol import LaunchPlan, lines_before
 from kovqa_core.launch.plan import WORKER_FILE
 from kovqa_core.machine.versions import package_versions
-from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages import Message, join_messages, message, shell_quote
+from kovqa_core.messages.system_reasons import system_reason
 from kovqa_core.runs.summary import flatten_settings
 from kovqa_core.settings.run import Run
 
@@ -100,7 +101,10 @@ def look_inside(run: Run, launch: LaunchPlan, environ: Mapping[str, str]) -> Mes
     if problems:
         raise MachineError(
             message(
-                "launch.inside-problems", "{place}: {problems}", place=place, problems="; ".join(problems)
+                "launch.inside-problems",
+                "{place}: {problems}",
+                place=place,
+                problems=join_messages("; ", problems),
             ),
             message(
                 "launch.inside-problems.hint",
@@ -142,9 +146,14 @@ def _run_probe(run: Run, launch: LaunchPlan, place: Message, *, in_job: bool) ->
         answers = [line for line in done.stdout.splitlines() if line.startswith(_ANSWER_MARK)]
         if answers:
             return _InsideFacts(**parse_json(answers[-1].removeprefix(_ANSWER_MARK)))
-        problem = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
+        problem = next(
+            (line for line in reversed(done.stderr.splitlines()) if line.strip()),
+            message("launch.no-message", "no message"),
+        )
     except OSError as error:
-        problem = f"{argv[0]}: {error.strerror}"
+        problem = message(
+            "launch.command-problem", "{command}: {problem}", command=argv[0], problem=system_reason(error)
+        )
     except subprocess.TimeoutExpired:
         problem = message("launch.inside-timeout", "no answer after {seconds:.0f} s", seconds=_TIMEOUT)
     raise MachineError(

@@ -22,6 +22,7 @@ from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, LaunchPlan
 from kovqa_core.launch.launchers.torchrun import STOP_TIMEOUT
 from kovqa_core.launch.plan import WORKER_FILE
 from kovqa_core.messages import message
+from kovqa_core.messages.system_reasons import system_reason
 from kovqa_core.runs.events import EVENTS_VARIABLE, WaitingEvent, WorkerEvent, parse_event
 from kovqa_core.runs.folder import ERROR_FILE
 from kovqa_core.runs.slurm_job import SlurmJob, write_slurm_job
@@ -103,7 +104,7 @@ def _spawn_launcher(plan: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
                 "launch.cannot-start",
                 "{command} cannot be started: {problem}",
                 command=plan.argv[0],
-                problem=error.strerror,
+                problem=system_reason(error),
             ),
             message("launch.cannot-start.hint", "see `python` and `command_prefix` of the profile"),
         ) from None

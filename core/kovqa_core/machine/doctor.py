@@ -37,7 +37,7 @@ from kovqa_core.machine.library_checks import (
     try_import,
 )
 from kovqa_core.machine.versions import package_versions
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 from kovqa_core.paths import kovqa_home
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -136,7 +136,10 @@ def _profile_finding(found: FoundGpus, profiles: Sequence[Profile]) -> DoctorFin
     )
     if notes := profile_notes(found.gpus, profiles):
         what = message(
-            "machine.profile-fits-with-notes", "{profile}; {notes}", profile=what, notes="; ".join(notes)
+            "machine.profile-fits-with-notes",
+            "{profile}; {notes}",
+            profile=what,
+            notes=join_messages("; ", notes),
         )
     return DoctorFinding("profile", "ok", what)
 
@@ -148,7 +151,7 @@ def _gpu_finding(found: FoundGpus) -> DoctorFinding:
         if driver := nvidia_driver_version():
             what = message("machine.gpus", "{gpus}, driver {driver}", gpus=what, driver=driver)
     if found.problems:
-        problems = "; ".join(found.problems)
+        problems = join_messages("; ", found.problems)
         return DoctorFinding(
             "GPUs",
             "warning",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.system_reasons import system_reason
 from kovqa_core.system_support import end_process_group
 
 DEVICE_ORDER_VARIABLE = "CUDA_DEVICE_ORDER"
@@ -213,7 +214,7 @@ def _run_query(tool: str, *options: str, environ: Mapping[str, str] | None = Non
     except OSError as error:
         return _Answer(
             "",
-            message("machine.smi-not-started", "{tool}: {problem}", tool=tool, problem=error.strerror),
+            message("machine.smi-not-started", "{tool}: {problem}", tool=tool, problem=system_reason(error)),
         )
     try:
         output, errors = process.communicate(timeout=QUERY_SECONDS)

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from kovqa_core.errors import KovqaError, ModelError
 from kovqa_core.files import read_json
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.system_reasons import system_reason
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _MODEL_FILES = (*_WEIGHTS, ".json", ".txt", ".model", ".jinja", ".py")
@@ -300,7 +301,7 @@ def _unreadable(path: Path, error: OSError) -> ModelError:
             "models.cannot-open",
             "cannot open {path}: {reason}",
             path=path,
-            reason=error.strerror or str(error),
+            reason=system_reason(error),
         ),
         message("models.cannot-open.hint", "check its permissions, or fetch the folder again"),
     )

@@ -37,7 +37,9 @@ def micro_batch_warnings(run: Run) -> list[Message]:
     known = {*settings_files("recipes"), run.recipe.name, "default"}
     warnings = []
     for name in sorted(run.profile.micro_batch.keys() - known):
-        place = setting_origin(run.origin, f"profile.micro_batch.{name}") or f"profile {run.profile.name}"
+        place = setting_origin(run.origin, f"profile.micro_batch.{name}") or message(
+            "plan.profile-place", "profile {name}", name=run.profile.name
+        )
         problem = message(
             "plan.micro-batch-of-no-recipe",
             "{place}: profile.micro_batch has '{name}', which is not a recipe known here",

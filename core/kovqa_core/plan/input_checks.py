@@ -27,7 +27,7 @@ def input_checks(settings: ResolvedSettings) -> list[Callable[[], object]]:
         SettingsError: at once, where the settings themselves are wrong.
     """
     recipe = settings.recipe
-    origin = {**part_origin(settings.origin, "recipe"), (): f"recipe {recipe.name}"}
+    origin = {**part_origin(settings.origin, "recipe"), (): recipe_place(recipe)}
     document = SettingsDocument(recipe.model_dump(mode="json"), origin)
     config = read_model_settings(document)
     require_metric(recipe.eval.metric, recipe.task)
@@ -54,6 +54,11 @@ def require_packages(family: str, trackers: Sequence[str]) -> None:
     missing = missing_packages((*FAMILY_PACKAGES.get(family, ("torch",)), *files))
     if missing:
         raise missing_package_error(missing)
+
+
+def recipe_place(recipe: Recipe) -> Message:
+    """Where a setting stands that nobody typed."""
+    return message("plan.recipe-place", "recipe {name}", name=recipe.name)
 
 
 def left_to_node_setup(settings: ResolvedSettings) -> list[Message]:
@@ -90,7 +95,7 @@ def require_typed_code_consent(settings: ResolvedSettings) -> None:
             message(
                 "plan.recipe-trusts-code",
                 "{place}: model.trust_remote_code: Python code of the base model would run, which no file decides",
-                place=place or f"recipe {settings.recipe.name}",
+                place=place or recipe_place(settings.recipe),
             ),
             message(
                 "plan.recipe-trusts-code.hint", "if you have read that code and trust it: --trust-remote-code"
@@ -149,7 +154,7 @@ def require_falling_rate(recipe: Recipe, origin: Mapping[str, str]) -> None:
         return
     places = [setting_origin(origin, f"recipe.optim.{key}") for key in ("min_lr", "lr")]
     # Whichever was typed; a default of min_lr comes from nowhere.
-    place = next(filter(is_typed, places), next(filter(None, places), f"recipe {recipe.name}"))
+    place = next(filter(is_typed, places), next(filter(None, places), recipe_place(recipe)))
     raise SettingsError(
         message(
             "plan.rising-rate",

@@ -17,7 +17,7 @@ from typing import cast
 from kovqa_core.download.hub_copies import is_same_hub_model
 from kovqa_core.errors import SettingsError
 from kovqa_core.machine.detect_profile import load_profile_document
-from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages import Message, join_messages, message, shell_quote
 from kovqa_core.plan.input_checks import require_falling_rate
 from kovqa_core.runs import manifest
 from kovqa_core.runs.resume_point import find_resume_point
@@ -203,7 +203,7 @@ def _moved_data(stored: Recipe, requested: Recipe) -> Recipe:
 
 
 def _other_settings_error(run: Run, folder: Path, others: Sequence[_OtherSetting]) -> SettingsError:
-    named = "; ".join(_describe(run, other) for other in others[:_MAX_NAMED_SETTINGS])
+    named: Message = join_messages("; ", [_describe(run, other) for other in others[:_MAX_NAMED_SETTINGS]])
     if len(others) > _MAX_NAMED_SETTINGS:
         named = message(
             "plan.and-more-settings",

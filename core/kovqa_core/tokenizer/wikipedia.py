@@ -20,6 +20,7 @@ from typing import IO, Any
 from kovqa_core.errors import DataError
 from kovqa_core.files import open_file
 from kovqa_core.messages import message
+from kovqa_core.messages.system_reasons import system_reason
 from kovqa_core.tokenizer.wikitext import plain_lines
 
 WIKIPEDIA_LICENCE = "CC BY-SA 4.0, GFDL"
@@ -155,7 +156,10 @@ def _dump_read_errors(path: Path) -> Iterator[None]:
             ) from None
         raise DataError(
             message(
-                "tokenizer.cannot-read", "cannot read {path}: {reason}", path=path, reason=error.strerror
+                "tokenizer.cannot-read",
+                "cannot read {path}: {reason}",
+                path=path,
+                reason=system_reason(error),
             ),
             message("tokenizer.cannot-read.hint", "check the path"),
         ) from None

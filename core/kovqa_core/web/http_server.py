@@ -32,6 +32,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.messages import message
+from kovqa_core.messages.system_reasons import system_reason
 from kovqa_core.system_support import existing_signals
 from kovqa_core.web.http_errors import RefusedRequest, error_reply
 from kovqa_core.web.request_body import BodyRoom, BoundedBody, body_too_large
@@ -80,7 +81,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
             raise MachineError(
                 message(
                     "web.port-taken", "port {port} of {host} cannot be used ({reason})",
-                    port=port, host=host, reason=error.strerror,
+                    port=port, host=host, reason=system_reason(error),
                 ),
                 message("web.port-taken.hint", "choose another one with --port; 0 takes a free one"),
             ) from None  # fmt: skip

@@ -46,6 +46,7 @@ from kovqa_core.index.left_out import (
 from kovqa_core.index.packed_root import missing_folder_hint
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
+from kovqa_core.messages.system_reasons import system_reason
 
 SPLIT_METHOD = "as published"
 MIN_ANSWER_COUNT = 9
@@ -105,7 +106,10 @@ def present_images(images: Path, part: str) -> set[str]:
     except OSError as error:
         raise DataError(
             message(
-                "index.cannot-list", "cannot read {folder}: {problem}", folder=folder, problem=error.strerror
+                "index.cannot-list",
+                "cannot read {folder}: {problem}",
+                folder=folder,
+                problem=system_reason(error),
             ),
             missing_folder_hint(folder) or message("index.cannot-list.hint", "check --images"),
         ) from None

@@ -22,7 +22,7 @@ def find_launcher(profile: Profile, place: str = "") -> Launcher:
     Raises:
         SettingsError: nobody knows it (known ones are listed).
     """
-    place = place or f"profile {profile.name}"
+    place = place or message("launch.profile-place", "profile {name}", name=profile.name)
     if profile.launcher not in LAUNCHERS:
         problem = message(
             "launch.unknown-launcher",
@@ -45,7 +45,7 @@ def check_launcher(profile: Profile, place: str = "") -> None:
     """
     problem = find_launcher(profile, place).settings_problem(profile)
     if problem is not None:
-        place = place or f"profile {profile.name}"
+        place = place or message("launch.profile-place", "profile {name}", name=profile.name)
         raise SettingsError(
             message("launch.settings-problem", "{place}: {problem}", place=place, problem=problem)
         )

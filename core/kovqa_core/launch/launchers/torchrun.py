@@ -14,6 +14,7 @@ from kovqa_core.errors import MachineError
 from kovqa_core.launch.launchers.protocol import LaunchPlan, LaunchRequest
 from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.system_reasons import system_reason
 from kovqa_core.settings.profile import Profile
 
 LOOPBACK = "127.0.0.1"
@@ -100,7 +101,7 @@ def _check_loopback() -> None:
                 "processes on {host} cannot reach each other at {address} ({problem})",
                 host=socket.gethostname(),
                 address=LOOPBACK,
-                problem=error.strerror or error,
+                problem=system_reason(error),
             ),
             message("launch.no-loopback.hint", "bring the loopback interface up: ip link set lo up"),
         ) from None
@@ -117,7 +118,7 @@ def _check_network(profile: Profile) -> None:
                 "rendezvous {rendezvous}: host {host} is not known here ({problem})",
                 rendezvous=profile.rendezvous,
                 host=host,
-                problem=error.strerror,
+                problem=system_reason(error),
             ),
             message(
                 "launch.unknown-rendezvous-host.hint",
@@ -135,7 +136,7 @@ def _check_network(profile: Profile) -> None:
                 "this machine's own name {host} does not resolve ({problem}), and the other nodes of {rendezvous} "
                 "are told it",
                 host=own_name,
-                problem=error.strerror,
+                problem=system_reason(error),
                 rendezvous=profile.rendezvous,
             ),
             message(
