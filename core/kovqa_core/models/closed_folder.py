@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from kovqa_core.errors import KovqaError, ModelError
 from kovqa_core.files import read_json
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, error_text, message
 from kovqa_core.messages.system_reasons import system_reason
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -152,8 +152,8 @@ def error_reason(error: BaseException) -> str:
 
     An error that holds a message of ours keeps it.
     """
-    if error.args and isinstance(error.args[0], Message):
-        return error.args[0]
+    if isinstance(said := error_text(error), Message):
+        return said
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else ""
     # torch and transformers write a heading first, and what is wrong in the second line.

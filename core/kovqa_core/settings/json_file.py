@@ -14,6 +14,7 @@ from kovqa_core.files import read_json
 from kovqa_core.messages import Message, message
 from kovqa_core.messages.one_line import cut_value
 from kovqa_core.settings.strict_yaml import dotted_path
+from kovqa_core.settings.validation_texts import validation_text
 
 Content = TypeVar("Content")
 _MAX_SHOWN_VALUE = 60  # letters of a wrong value in a message
@@ -67,12 +68,12 @@ def _adapter(content: type[Content]) -> TypeAdapter[Content]:
 
 
 def _problem(error: ValidationError) -> Message:
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     key = dotted_path(first["loc"])
     if first["type"] == "missing":
         return message("settings.content-key-missing", "the key {key} is missing", key=key)
     shown = cut_value(repr(first["input"]), _MAX_SHOWN_VALUE)  # half characters are escapes in it
-    reason = first["msg"]
+    reason = validation_text(first)
     if first["type"] == "dataclass_type":
         reason = message("settings.content-no-object", "an object is expected: {{…}}")
     problem = message(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from kovqa_core.messages import message
 from kovqa_core.settings.strict_yaml import StrictSettings
 
 # What sbatch's --time reads: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, …
@@ -78,8 +79,13 @@ class SlurmSettings(StrictSettings):
         limit = _slurm_time_seconds(self.time)
         if limit is not None and limit <= self.signal_seconds:
             raise ValueError(
-                f"a warning {self.signal_seconds} s before a time limit of {limit} s leaves no time to train: "
-                "raise time, or lower signal_seconds"
+                message(
+                    "settings.no-time-to-train",
+                    "a warning {warning} s before a time limit of {limit} s leaves no time to train: "
+                    "raise time, or lower signal_seconds",
+                    warning=self.signal_seconds,
+                    limit=limit,
+                )
             )
         return self
 
@@ -222,14 +228,19 @@ class Profile(StrictSettings):
         least, _, most = str(nodes).partition(":")
         numbers = [least, most or least]
         if not all(number.isdecimal() for number in numbers) or not 1 <= int(least) <= int(numbers[1]):
-            raise ValueError(f"a number of nodes, or LEAST:MOST, like 1:4 (given: {nodes!r})")
+            raise ValueError(
+                message(
+                    "settings.odd-nodes", "a number of nodes, or LEAST:MOST, like 1:4 (given: {nodes!r})",
+                    nodes=nodes,
+                )
+            )  # fmt: skip
         return int(least) if int(least) == int(numbers[1]) else nodes
 
     @field_validator("from_machine", mode="before")
     @classmethod
     def _check_is_bool(cls, value: object) -> object:
         if not isinstance(value, bool):  # pydantic would take "yes", whoever fills the file in does not
-            raise ValueError(f"true or false (given: {value!r})")
+            raise ValueError(message("settings.odd-bool", "true or false (given: {value!r})", value=value))
         return value
 
     @field_validator("deepspeed")
@@ -241,13 +252,22 @@ class Profile(StrictSettings):
     @classmethod
     def _check_rendezvous(cls, rendezvous: str) -> str:
         if rendezvous and not re.fullmatch(_HOST_AND_PORT, rendezvous):
-            raise ValueError(f"not HOST:PORT, like node1:29500 (given: {rendezvous!r})")
+            raise ValueError(
+                message(
+                    "settings.odd-rendezvous", "not HOST:PORT, like node1:29500 (given: {address!r})",
+                    address=rendezvous,
+                )
+            )  # fmt: skip
         return rendezvous
 
     @model_validator(mode="after")
     def _check_from_machine(self) -> Profile:
         if self.from_machine and self.device != "cuda":  # else it would train on the CPU, beside the GPUs
-            raise ValueError("from_machine is for NVIDIA GPUs: add gpu: NVIDIA")
+            raise ValueError(
+                message(
+                    "settings.from-machine-without-gpu", "from_machine is for NVIDIA GPUs: add gpu: NVIDIA"
+                )
+            )
         return self
 
     @property

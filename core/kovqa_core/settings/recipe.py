@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from kovqa_core.messages import message
 from kovqa_core.settings.strict_yaml import StrictSettings
 from kovqa_core.tracking.trackers import DEFAULT_TRACKERS
 
@@ -97,15 +98,27 @@ class OptimSettings(StrictSettings):
     @model_validator(mode="after")
     def _one_length(self) -> OptimSettings:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("state either epochs or steps")
+            raise ValueError(message("settings.epochs-or-steps", "state either epochs or steps"))
         if self.warmup_epochs and self.warmup_steps:
-            raise ValueError("state either warmup_epochs or warmup_steps")
+            raise ValueError(
+                message("settings.warmup-epochs-or-steps", "state either warmup_epochs or warmup_steps")
+            )
         if self.loss_micro_batch and self.global_batch % min(self.loss_micro_batch, self.global_batch):
             raise ValueError(
-                f"global_batch {self.global_batch} is not a multiple of loss_micro_batch {self.loss_micro_batch}"
+                message(
+                    "settings.odd-loss-micro-batch",
+                    "global_batch {batch} is not a multiple of loss_micro_batch {micro_batch}",
+                    batch=self.global_batch,
+                    micro_batch=self.loss_micro_batch,
+                )
             )
         if self.layer_decay < 1 and self.head_lr_scale != 1:
-            raise ValueError("layer_decay already scales the head: keep head_lr_scale at 1")
+            raise ValueError(
+                message(
+                    "settings.head-scaled-twice",
+                    "layer_decay already scales the head: keep head_lr_scale at 1",
+                )
+            )
         return self
 
     def count_steps(self, rows: int) -> int:

@@ -16,11 +16,11 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from kovqa_core.errors import SettingsError, did_you_mean, unknown_name_error
 from kovqa_core.files import read_text
 from kovqa_core.messages import Message, message
+from kovqa_core.settings.validation_texts import alternatives_text, validation_text
 
 KeyPath = tuple[str | int, ...]  # ("optim", "lr"): the way to a value
 YamlValue = None | bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"]
@@ -290,7 +290,7 @@ def _validation_failure(
         if deeper:  # lr, for optim.lr
             return SettingsError(did_you_mean(problem, deeper))
         return unknown_name_error(problem, key, _known_keys(settings_class, inside))
-    text = first["msg"].removeprefix("Value error, ")
+    text = validation_text(first)
     if first["type"] == "missing" and isinstance(path[-1], int):  # a list that ends too early
         text = message("settings.too-few-values", "too few values: {count} given", count=path[-1])
         path = path[:-1]
@@ -298,7 +298,7 @@ def _validation_failure(
         text = message("settings.missing-key", "this key is missing")
     elif first["type"] not in ("missing", "value_error"):
         if path not in document.origin and path[:-1] in document.origin:
-            text, path = _alternatives(errors, first), path[:-1]
+            text, path = alternatives_text(errors, first), path[:-1]
         text = message(
             "settings.wrong-value", "{problem} (given: {value!r})", problem=text, value=first["input"]
         )
@@ -313,16 +313,6 @@ def _validation_failure(
             problem=text,
         )
     )
-
-
-def _alternatives(errors: list[ErrorDetails], first: ErrorDetails) -> str:
-    """What is asked of a key that may have several kinds of values, for each of which pydantic has an error.
-
-    It names the kind as if it were a key below: compile.literal['auto'], compile.bool.
-    """
-    of_key = [each["msg"] for each in errors if each["loc"][:-1] == first["loc"][:-1]]
-    asked = [text.removeprefix("Input should be ").partition(",")[0] for text in of_key]
-    return "Input should be " + " or ".join(asked).replace("a valid boolean", "true or false")
 
 
 def dotted_path(path: KeyPath) -> str:

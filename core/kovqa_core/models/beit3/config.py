@@ -122,12 +122,22 @@ class ModelConfig(FamilyConfig):
     def _consistent(self) -> ModelConfig:
         if self.image_size % self.patch_size:
             raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+                message(
+                    "beit3.odd-image-size",
+                    "image_size {image_size} is not a multiple of patch_size {patch_size}",
+                    image_size=self.image_size,
+                    patch_size=self.patch_size,
+                )
             )
         if (self.size == "custom") != (self.custom is not None):
-            raise ValueError("size: custom and custom: [width, heads, layers, ffn] go together")
+            raise ValueError(
+                message(
+                    "beit3.custom-with-size",
+                    "size: custom and custom: [width, heads, layers, ffn] go together",
+                )
+            )
         if self.dimensions.embed_dim % self.dimensions.num_heads:
-            raise ValueError("custom: the width is not a multiple of the heads")
+            raise ValueError(message("beit3.odd-width", "custom: the width is not a multiple of the heads"))
         return self
 
     @property

@@ -121,9 +121,13 @@ class ModelConfig(FamilyConfig):
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         if self.fusion == "grid" and not self.transformer:
-            raise ValueError("fusion: grid needs transformer: 1 or more layers")
+            raise ValueError(
+                message("fusion.grid-without-layers", "fusion: grid needs transformer: 1 or more layers")
+            )
         if self.fusion == "grid" and self.scope == "batch":
-            raise ValueError("scope: batch goes with fusion: product only")
+            raise ValueError(
+                message("fusion.scope-of-product", "scope: batch goes with fusion: product only")
+            )
         return self
 
     @property

@@ -129,7 +129,11 @@ class ModelConfig(FamilyConfig):
         if isinstance(value, str):
             if value not in TUNING_PRESETS:
                 raise ValueError(
-                    f"known: {', '.join(TUNING_PRESETS)}, or vision, projector and language by themselves"
+                    message(
+                        "vlm.unknown-preset",
+                        "known: {presets}, or vision, projector and language by themselves",
+                        presets=", ".join(TUNING_PRESETS),
+                    )
                 )
             return dict(zip(("vision", "projector", "language"), TUNING_PRESETS[value], strict=True))
         return value
@@ -137,19 +141,33 @@ class ModelConfig(FamilyConfig):
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         if self.tokens and self.train.language == "full":
-            raise ValueError("tokens learn with the language model already: leave out tokens")
+            raise ValueError(
+                message(
+                    "vlm.tokens-learn-already",
+                    "tokens learn with the language model already: leave out tokens",
+                )
+            )
         if not self.choices and (self.shuffle_choices or self.loss == "letters"):
-            raise ValueError("shuffle_choices and loss: letters need choices: true")
+            raise ValueError(
+                message("vlm.settings-of-choices", "shuffle_choices and loss: letters need choices: true")
+            )
         if self.lora.changes_base and self.train.language == "qlora":
             raise ValueError(
-                f"lora.init_lora_weights: {self.lora.init_lora_weights} changes the base's weights, which qlora holds in "
-                "4 bits: use true, gaussian or orthogonal, or train: lora"
+                message(
+                    "vlm.init-changes-base",
+                    "lora.init_lora_weights: {init} changes the base's weights, which qlora holds in "
+                    "4 bits: use true, gaussian or orthogonal, or train: lora",
+                    init=self.lora.init_lora_weights,
+                )
             )
         if self.random_init and (
             self.base or self.weights or set(self.train.components.values()) != {"full"}
         ):
             raise ValueError(
-                "random_init: neither base nor weights, and train: full (see recipe tiny-vlm-scratch)"
+                message(
+                    "vlm.random-init-alone",
+                    "random_init: neither base nor weights, and train: full (see recipe tiny-vlm-scratch)",
+                )
             )
         return self
 

@@ -6,6 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
+from kovqa_core.messages import message
 from kovqa_core.settings.strict_yaml import StrictSettings
 
 # peft's others need data (eva, corda, lora_ga), settings of their own (loftq) or freeze a half of each update (mica).
@@ -41,7 +42,12 @@ class LoraSettings(StrictSettings):
     @classmethod
     def _known_init(cls, value: bool | str) -> bool | str:
         if value is not True and not (isinstance(value, str) and _INIT_PATTERN.fullmatch(value)):
-            raise ValueError(f"known: true, {', '.join(_INITS)}, pissa_niter_N (N from 1 to 99)")
+            raise ValueError(
+                message(
+                    "vlm.unknown-init", "known: true, {names}, pissa_niter_N (N from 1 to 99)",
+                    names=", ".join(_INITS),
+                )
+            )  # fmt: skip
         return value
 
     @property
