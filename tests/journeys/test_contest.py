@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -160,7 +161,7 @@ def test_from_the_folder_to_a_submission_that_was_accepted(
 def test_what_is_not_here_is_named_once_by_a_dry_run(
     recipe: str, lacking: list[str], contest: Path, tmp_path: Path, kovqa: Kovqa
 ) -> None:
-    words = ["train", "-r", "dacon-vlm-lora", "-p", "a100x4", "--data", contest / "index", "-o", "run", "-n"]
+    words = ["train", "-r", recipe, "-p", "a100x4", "--data", contest / "index", "-o", "run", "-n"]
     words += sets("optim.global_batch=64")  # the recorded index is smaller than the recipes' batches
     done = kovqa(*words, KOVQA_HOME=str(tmp_path / "home"), CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
@@ -190,7 +191,7 @@ def test_a_fault_ends_with_three_and_names_the_first_ten(
     (tmp_path / "p.jsonl").write_text(lines, "utf-8")
     done = kovqa("submit", "dacon", "--predictions", "p.jsonl", "--sample", sample, "-o", "s.csv")
     assert (done.returncode, done.stdout) == (3, "")
-    assert f"12 ids: {', '.join(wrong[:10])}, … →" in done.stderr
+    assert re.search(rf"12 ids: {', '.join(wrong[:10])}, … \[KOVQA-\d+\] →", done.stderr)
     assert wrong[10] not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "s.csv").exists()
