@@ -71,6 +71,11 @@ def main() -> None:
         for number in range(rounds + 1):
             dry = [*train, "-o", str(folder / f"t{number}"), "--dry-run", "--json"]
             plan = json.loads(subprocess.run(dry, capture_output=True, text=True, check=True).stdout)
+            run_file = (
+                folder / f"t{number}" / "run.yaml"
+            )  # which that command reads, and a plan does not write
+            run_file.parent.mkdir()
+            run_file.write_text(json.dumps(plan["run"]), encoding="utf-8")
             ways = {
                 "kovqa train": ([*train, "-o", str(folder / f"k{number}")], {}, folder / f"k{number}"),
                 "torchrun": (plan["argv"], plan["env"], folder / f"t{number}"),

@@ -80,7 +80,7 @@ def complete_run_name(incomplete: str) -> list[str]:
 
 
 def _launched_runs() -> list[Path]:
-    """Runs here in which something was started; a dry run leaves `run.yaml` alone."""
+    """Runs here in which something was started."""
     from kovqa_core.runs.folder import was_launched
 
     return [path.parent for path in Path("runs").glob("*/run.yaml") if was_launched(path.parent)]

@@ -110,7 +110,7 @@ DryRunOption = Annotated[
     typer.Option(
         "--dry-run",
         "-n",
-        help="Check, print the plan and the command; start nothing. A new folder -o gets its run.yaml.",
+        help="Check, print the plan and the command; start and write nothing.",
     ),
 ]
 IndexFolderOption = Annotated[

@@ -182,7 +182,7 @@ def test_settings_of_a_user_keep_their_meaning(kovqa: Kovqa, files: Path, name: 
     asked = leaves(
         yaml.safe_load(file.read_text("utf-8").replace("1e-3", "1.0e-3").replace("01:00:00", '"01:00:00"'))
     )
-    run = leaves(yaml.safe_load((files / "new" / "run.yaml").read_text("utf-8"))[part])
+    run = leaves(json.loads(done.stdout)["run"][part])
     for path, value in asked.items():
         assert run[in_todays_keys(path, set(run))] == value, path
     if part == "profile":

@@ -124,20 +124,19 @@ def start_training(
 def _show_plan(planned: PlannedTraining, *, check: bool, json: bool, quiet: bool) -> None:
     from kovqa_core.launch.look_inside import look_inside
     from kovqa_core.launch.start import ask_scheduler
-    from kovqa_core.plan.claim import write_plan
 
     from kovqa_cli.output import console
     from kovqa_cli.output import training as output_training
 
     output_training.print_plan(planned, quiet=quiet)
-    is_written, launch = write_plan(planned), planned.launch
+    launch = planned.launch
     if not check and launch.on_paper:
         console.print_note(launch.on_paper)
     if check:
         for answer in (look_inside(planned.run, launch, os.environ), ask_scheduler(launch)):
             if answer:
                 console.print_note(answer)
-    output_training.print_launch_command(planned, is_written=is_written, as_json=json, quiet=quiet)
+    output_training.print_launch_command(planned, as_json=json, quiet=quiet)
 
 
 def _run_training(planned: PlannedTraining, *, json: bool, quiet: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kovqa_core.messages import Message, join_messages, message
 
 from kovqa_cli.output.console import (
+    format_duration,
     print_note,
     print_outcome,
     print_report,
@@ -52,6 +53,18 @@ def print_sweep_plan(plan: SweepPlan, *, quiet: bool) -> None:
             how=_way_text(plan),
         )
     )
+
+    times = [each.planned.length.seconds for each in open_points]
+    known = [seconds for seconds in times if seconds is not None]
+    if len(open_points) > 1 and len(known) == len(times):
+        print_note(
+            message(
+                "sweep.time",
+                "time: about {time} for the {runs} runs together, by the same figure",
+                time=format_duration(sum(known)),
+                runs=len(known),
+            )
+        )
 
 
 def _way_text(plan: SweepPlan) -> Message:

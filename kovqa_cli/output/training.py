@@ -13,6 +13,14 @@ from kovqa_core.messages.languages import show_text
 from kovqa_cli.output import console
 from kovqa_cli.output.console import format_duration, format_score, print_note, shell_path, short_path
 from kovqa_cli.output.progress import is_interactive
+from kovqa_cli.output.run_needs import (
+    length_fields,
+    length_lines,
+    length_text,
+    memory_fields,
+    memory_line,
+    time_left_lines,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.launch.launchers.protocol import BatchQueue
@@ -45,8 +53,8 @@ def print_plan(planned: PlannedTraining, *, quiet: bool) -> None:
     report = read_index_report(planned.run)
     if lacking := index_warning(report):
         print_note(message("train.warning", "warning: {warning}", warning=lacking))
-    if planned.memory_plan.warning:
-        print_note(message("train.warning", "warning: {warning}", warning=planned.memory_plan.warning))
+    for warned in filter(None, (planned.memory_plan.warning, planned.length.disk_warning)):
+        print_note(message("train.warning", "warning: {warning}", warning=warned))
     if quiet:
         return
     for line in (*_plan_lines(planned), *index_lines(report)):
@@ -59,10 +67,6 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
 
     run = planned.run
     recipe, profile = run.recipe, run.profile
-    if recipe.optim.epochs:
-        length = message("train.epochs", "{epochs} epochs", epochs=recipe.optim.epochs)
-    else:
-        length = message("train.steps", "{steps} steps", steps=recipe.optim.steps)
     yield message(
         "train.plan",
         "recipe {recipe} ({family}, {task}) on profile {profile}, {length}",
@@ -70,7 +74,7 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
         family=recipe.family,
         task=recipe.task,
         profile=profile.name,
-        length=length,
+        length=length_text(planned),
     )
     yield message(
         "train.batch",
@@ -100,7 +104,8 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
             value=inline_yaml(change.value),
             before=inline_yaml(change.before),
         )
-    yield _memory_line(planned)
+    yield memory_line(planned)
+    yield from length_lines(planned)
     if planned.resumed_step:
         yield message(
             "train.resumed-folder",
@@ -122,64 +127,16 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
         yield message("train.run-folder", "run folder {folder}", folder=run.folder)
 
 
-def _memory_line(planned: PlannedTraining) -> Message:
-    """What each device needs, component by component."""
-    from kovqa_core.models.memory import BYTES_PER_GB
-
-    needs = planned.memory_plan.needs
-    if needs is None:
-        return message(
-            "train.no-memory-estimate", "memory: no estimate ({reason})", reason=planned.memory_plan.unknown
-        )
-    # In the unit in which a small model does not need 0.0.
-    unit, size = ("GB", BYTES_PER_GB) if needs.peak >= 0.1 * BYTES_PER_GB else ("MB", BYTES_PER_GB / 1024)
-    components = ", ".join(
-        f"{name} {value / size:.2f}"
-        for name, value in needs.components.items()
-        if value / size >= 0.005  # what is not shown as 0.00
-    )
-    return message(
-        "train.memory-estimate",
-        "memory: about {peak:.1f} {unit} per {device} at micro-batch {micro_batch} ({components})",
-        peak=needs.peak / size,
-        unit=unit,
-        device="process" if planned.run.profile.device == "cpu" else "GPU",
-        micro_batch=needs.micro_batch,
-        components=components,
-    )
-
-
-def _memory_fields(planned: PlannedTraining) -> dict[str, object] | None:
-    needs, plan = planned.memory_plan.needs, planned.memory_plan
-    if needs is None:
-        return None
-    return {
-        "micro_batch": needs.micro_batch,
-        "bytes": round(needs.peak),
-        "parts": {name: round(value) for name, value in needs.components.items()},
-        "device_bytes": None if plan.memory is None else round(plan.memory),
-        "activation_checkpointing": plan.checkpointing,
-        "largest_micro_batch": None if plan.best is None else plan.best.micro_batch,
-    }
-
-
-def print_launch_command(planned: PlannedTraining, *, is_written: bool, as_json: bool, quiet: bool) -> None:
-    """The launch command of a dry run.
-
-    Args:
-        is_written: does the `run.yaml` that it reads hold this plan?
-    """
+def print_launch_command(planned: PlannedTraining, *, as_json: bool, quiet: bool) -> None:
+    """The launch command of a dry run."""
     from kovqa_core.runs.left_out import index_lines, read_index_report
 
-    launch, notes = planned.launch, []
-    if not is_written:
-        notes.append(
-            message(
-                "train.plan-not-written",
-                "nothing is written: {folder}/run.yaml holds this plan only once the training is started",
-                folder=short_path(planned.run.folder),
-            )
-        )
+    launch = planned.launch
+    note = message(
+        "train.plan-not-written",
+        "nothing is written: {folder}/run.yaml holds this plan only once the training is started",
+        folder=short_path(planned.run.folder),
+    )
     fields = {
         "command": launch.shell_command(),
         "argv": launch.argv,
@@ -191,11 +148,12 @@ def print_launch_command(planned: PlannedTraining, *, is_written: bool, as_json:
         "index_left_out": [str(line) for line in index_lines(read_index_report(planned.run))],
         "script": launch.script,
         "differs": [asdict(each) for each in planned.differences],
-        "memory": _memory_fields(planned),
+        "memory": memory_fields(planned),
+        "length": length_fields(planned),
         "notes": [planned.memory_plan.choice(planned.run.micro_batch), *planned.notes],
         "foreign": dict(planned.foreign),
     }
-    console.print_outcome(launch.shell_command(), fields, notes, as_json=as_json, quiet=quiet)
+    console.print_outcome(launch.shell_command(), fields, [note], as_json=as_json, quiet=quiet)
 
 
 # ------------------------------------------------------------------------------------ progress
@@ -274,6 +232,9 @@ def _print_event(event: WorkerEvent) -> None:
             )
         case events.WaitingEvent(note=note) | events.WarningEvent(note=note):
             print_note(note)
+        case events.TimeLeftEvent():
+            for line in time_left_lines(event):
+                print_note(line)
         case events.MemoryFitEvent(micro_batch=micro_batch, accumulate=accumulate):
             print_note(
                 message(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,13 @@ def test_a_look_at_the_machine_imports_no_library(kovqa: Kovqa, broken: dict[str
 
 
 def test_what_needs_no_torch_works_without(
-    kovqa: Kovqa, broken: dict[str, str], small: Small, tmp_path: Path
+    kovqa: Kovqa, broken: dict[str, str], small: Small, trained: Path, tmp_path: Path
 ) -> None:
     assert kovqa("--help", **broken).returncode == 0
     files = ["--data", small.index, "--tokenizer", small.tokenizer]
     planned = kovqa("train", "-r", "tiny", "-p", "cpu", *files, "-n", "-o", "runs/r", **broken)
     assert planned.returncode == 0, planned.stderr
+    shutil.copytree(trained, tmp_path / "runs" / "r")
     for words in (["runs"], ["runs", "show", "r"], ["runs", "rerun", "r", "-n"], ["recipes"], ["profiles"]):
         done = kovqa(*words, **broken)
         assert done.returncode == 0, done.stderr

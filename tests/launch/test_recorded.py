@@ -126,15 +126,19 @@ def test_dry_run_prints_it(kovqa: Kovqa, tmp_path: Path, name: str) -> None:
     assert batch["micro_batch"] * batch["accumulate"] * 4 == 512
 
 
-def test_pasted_command_starts_the_same_run(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
+def test_a_plans_command_starts_the_same_run(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
+    """It reads `run.yaml`, which a plan does not write; its text is in `--json`."""
     folder = tmp_path / "내 실험 폴더"
     folder.mkdir()
     words = ["train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer]
     options = sets(*SMALL, "optim.steps=3")
-    prepared = kovqa(*words, *options, "-o", "붙여 넣기", "--dry-run", cwd=folder)
+    prepared = kovqa(*words, *options, "-o", "붙여 넣기", "--dry-run", "--json", cwd=folder)
     assert prepared.returncode == 0, prepared.stderr
+    plan = json.loads(prepared.stdout)
+    (folder / "붙여 넣기").mkdir()
+    (folder / "붙여 넣기" / "run.yaml").write_text(json.dumps(plan["run"]), encoding="utf-8")
     pasted = subprocess.run(
-        ["bash", "-c", prepared.stdout],
+        ["bash", "-c", plan["command"]],
         cwd=folder,
         env=clean_env(),
         capture_output=True,

@@ -187,6 +187,7 @@ def test_a_profile_of_this_cluster(cluster: MiniSlurm, small: Small, tmp_path: P
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "우리" / "기계.yaml").read_text("utf-8")
     assert "main (2 nodes, 4 × GPU, 4 cores, limit infinite)" in text
-    words = [*small_on(small, "우리/기계.yaml"), "-n", "-o", "r"]
-    assert on_cluster(cluster, tmp_path, *words).stdout.startswith("sbatch")
-    assert "--partition=main" in (tmp_path / "r" / "job.sh").read_text("utf-8")
+    words = [*small_on(small, "우리/기계.yaml"), "-n", "--json", "-o", "r"]
+    planned = json.loads(on_cluster(cluster, tmp_path, *words).stdout)
+    assert planned["command"].startswith("sbatch")
+    assert "--partition=main" in planned["script"]

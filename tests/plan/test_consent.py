@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from kovqa_core.errors import SettingsError
-from kovqa_core.plan.claim import claim_planned_run, write_plan
+from kovqa_core.plan.claim import claim_planned_run
 from kovqa_core.plan.rerun import plan_rerun
 from kovqa_core.plan.training import PlannedTraining
 from kovqa_core.runs.consent import TRUSTED_RUNS_FOLDER
@@ -168,14 +168,6 @@ def test_what_was_typed_is_the_users(resume: Plan, stopped: Path, tmp_path: Path
     with claim_planned_run(planned, pytest.fail):
         pass
     assert not resume(stopped).foreign
-
-
-def test_a_dry_run_agrees_to_nothing(stopped: Path, resume: Plan, tmp_path: Path) -> None:
-    put_in(stopped, "profile.setup", ["touch MARKER"])
-    folder = tmp_path / "again"
-    assert write_plan(rerun(stopped, folder, dry_run=True))
-    with pytest.raises(SettingsError, match="touch MARKER"):
-        resume(folder)
 
 
 def test_a_home_that_cannot_be_written_is_said_and_nothing_else(

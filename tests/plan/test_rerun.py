@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import SettingsError
-from kovqa_core.plan.claim import claim_planned_run, write_plan
+from kovqa_core.plan.claim import claim_planned_run
 from kovqa_core.plan.rerun import plan_rerun
 from kovqa_core.plan.training import PlannedTraining
 
@@ -36,10 +36,9 @@ def test_other_machine_settings_and_changes_are_said(
     assert "from step 9 on: optim.lr 0.0001 (0.001 before)" in said
 
 
-def test_a_dry_run_does_not_keep_a_rerun_out(stopped: Path, tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_refused(stopped: Path, tmp_path: Path) -> None:
     folder = tmp_path / "again"
-    for _ in range(2):
-        assert write_plan(rerun(stopped, folder, dry_run=True))
+    rerun(stopped, folder, dry_run=True)
     with claim_planned_run(rerun(stopped, folder), pytest.fail):
         (folder / "logs").mkdir()
     with pytest.raises(SettingsError, match="already holds a run"):

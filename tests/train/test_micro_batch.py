@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kovqa_core.settings.run import read_run
+from kovqa_core.settings.run import Run, read_run, write_run
 
 from tests.conftest import Kovqa, Small, clean_env, sets, training
 from tests.tools.training_log import read_log
@@ -46,8 +46,10 @@ assert not state.strategy.optimizer.state
 
 def test_a_step_that_does_not_fit_is_halved_until_it_does(small: Small, tmp_path: Path, kovqa: Kovqa) -> None:
     words = training(small, *WIDE)
-    assert kovqa(*words, "-o", "r", "--micro-batch", "auto", "-n").returncode == 0
-    file = tmp_path / "r" / "run.yaml"
+    done = kovqa(*words, "-o", "r", "--micro-batch", "auto", "-n", "--json")
+    run = Run.model_validate(json.loads(done.stdout)["run"])
+    run.folder.mkdir()
+    file = write_run(run)
     assert (read_run(file).micro_batch, read_run(file).probe) == (16, True)
     done = subprocess.run(
         [sys.executable, "-P", "-c", WORKER, str(file)], env=clean_env(), capture_output=True, text=True, timeout=300,

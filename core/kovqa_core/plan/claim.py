@@ -19,7 +19,7 @@ from kovqa_core.plan.run_folder import folder_state, require_own_files, run_acti
 from kovqa_core.plan.training import PlannedTraining
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.consent import code_settings, new_run_id, remember_run
-from kovqa_core.runs.folder import RESULT_FILE, is_run_active, was_launched
+from kovqa_core.runs.folder import RESULT_FILE, is_run_active
 from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.run import RUN_FILE, read_run, write_run
 
@@ -59,22 +59,6 @@ def claim_planned_run(
                 _wait_for_processes(folder)
                 _write_run_files(planned)
         yield planned
-
-
-def write_plan(planned: PlannedTraining) -> bool:
-    """Write the files that the command of a dry run reads, into the folder that was named for them.
-
-    Returns:
-        Were they written? Not into a folder in which a run has begun, nor into one that nobody named.
-    """
-    folder = planned.run.folder
-    if planned.is_new_folder or was_launched(folder):
-        return False
-    with claim_run_folder(make_folder(folder), joint=False, wait=False):
-        if was_launched(folder):
-            return False
-        _write_run_files(planned)
-    return True
 
 
 def _make_new_folder(path: Path) -> Path:
@@ -134,8 +118,7 @@ def _write_run_files(planned: PlannedTraining) -> None:
     if planned.changes:
         # First: killed between the two, the run is finished again by its old settings, and not by the new ones.
         (run.folder / RESULT_FILE).unlink(missing_ok=True)
-    if code_settings(run.profile) and not planned.foreign:
-        # Not for a dry run of what somebody else's settings say: nobody has agreed to that yet.
+    if code_settings(run.profile) and not planned.foreign:  # to which nobody has agreed yet
         run = run if run.id else run.model_copy(update={"id": new_run_id()})
         remember_run(run)
         if planned.trusted_run is not None:

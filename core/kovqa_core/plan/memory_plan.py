@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kovqa_core.messages import Message, message
-from kovqa_core.models.memory import BYTES_PER_GB, MemoryEstimate, fits_in_memory
+from kovqa_core.models.memory import BYTES_PER_GB, MemoryEstimate, StepMemory, fits_in_memory
 
 # By whom a micro-batch was chosen: the profile or the one who typed; the count; nobody, so that it is a small one.
 NumberFrom = Literal["stated", "counted", "careful"]
@@ -25,6 +25,7 @@ class MemoryPlan:
         number_from: who chose the micro-batch.
         checkpointing: are activations computed twice?
         fits_without: of a counted micro-batch: as many would fit without checkpointing.
+        step: what a step of the model holds; None: it cannot be counted.
     """
 
     needs: MemoryEstimate | None
@@ -35,6 +36,7 @@ class MemoryPlan:
     number_from: NumberFrom = "stated"
     checkpointing: bool = False
     fits_without: int = 0
+    step: StepMemory | None = None
 
     @property
     def warning(self) -> Message | None:

@@ -148,8 +148,9 @@ def _with_stated_number(
         )  # what it holds, for the plan's notes
     needs = count.estimate(planned, checkpointing=checkpointing)
     plan = MemoryPlan(
-        needs, memory, best, fixed=is_fixed, number_from=number_from, checkpointing=checkpointing
-    )
+        needs, memory, best, fixed=is_fixed, number_from=number_from, checkpointing=checkpointing,
+        step=count.step,
+    )  # fmt: skip
     return profile, plan
 
 
@@ -169,8 +170,9 @@ def _with_largest(
     needs = count.estimate(planned, checkpointing=checkpointing)
     fits_without = without.micro_batch if without else 0
     plan = MemoryPlan(
-        needs, memory, best, number_from="counted", checkpointing=checkpointing, fits_without=fits_without
-    )
+        needs, memory, best, number_from="counted", checkpointing=checkpointing, fits_without=fits_without,
+        step=count.step,
+    )  # fmt: skip
     return profile, plan
 
 

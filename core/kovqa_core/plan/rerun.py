@@ -58,7 +58,7 @@ def plan_rerun(
     foreign = foreign_code_settings(earlier, earlier.profile, typed_profile=False)
     require_trusted(earlier, foreign, trust_run=trust_run or dry_run, other_profile=False)
     named_folder, folder = folder, choose_run_folder(folder, earlier.recipe.name, resume=False)
-    if was_launched(folder):  # a dry run has only written what it would do
+    if was_launched(folder):  # where run.yaml stands alone, nothing has begun
         raise folder_in_use_error(folder, _in_use_hint(folder, earlier))
     require_free_folder(folder, joint=False)
 

@@ -55,6 +55,7 @@ from kovqa_core.plan.run_folder import (
     require_free_folder,
     unknown_run_error,
 )
+from kovqa_core.plan.run_length import RunLength, count_run_length
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.consent import foreign_code_settings, foreign_run_warning, require_trusted
 from kovqa_core.runs.folder import (
@@ -65,6 +66,7 @@ from kovqa_core.runs.folder import (
 from kovqa_core.runs.manifest import last_checkpoint_step, require_same_data
 from kovqa_core.runs.resume_point import find_resume_point
 from kovqa_core.runs.slurm_job import require_not_queued
+from kovqa_core.runs.step_folders import step_number
 from kovqa_core.settings.code_consent import set_code_consent, trusts_code
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
@@ -96,6 +98,7 @@ class PlannedTraining:
         result: of a run that is finished, where there is nothing left to do.
         memory_plan: memory it needs, and what there is.
         state: what its folder held when it was planned.
+        length: steps, hours, room on the disk and energy that it takes.
         is_new_folder: nobody named the folder: another name will do, too.
         differences: a rerun: what is not as it was then.
         warnings: what a person should know of this machine, where its profile was chosen by what is here.
@@ -115,6 +118,7 @@ class PlannedTraining:
     result: RunResult | None
     memory_plan: MemoryPlan
     state: FolderState
+    length: RunLength
     is_new_folder: bool = False
     differences: Sequence[RunDifference] = ()
     warnings: Sequence[Message] = ()
@@ -308,6 +312,7 @@ def check_and_plan(
         resumed_step=last.name if last else None,
         result=read_result(folder),
         memory_plan=memory_plan,
+        length=count_run_length(run, memory_plan.step, done=step_number(last.name) if last else 0),
         warnings=[*pinned.notes, *micro_batch_warnings(run), *other_gpu_warnings(run.profile)],
         notes=[
             *replaced_notes(settings),

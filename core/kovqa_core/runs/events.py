@@ -55,6 +55,25 @@ class TrainProgressEvent:
 
 
 @dataclass(frozen=True)
+class TimeLeftEvent:
+    """How long training takes, by the clock of a launch's first steps; shown, not logged: it is of that launch.
+
+    Attributes:
+        step, total: optimizer steps done and in all.
+        seconds: of one step, without those before the clock began.
+        left: seconds for the steps that are left, without evaluations.
+        energy_kwh: that the boards of its GPUs draw at most for all steps; None: not known.
+    """
+
+    kind: ClassVar[str] = "time"
+    step: int
+    total: int
+    seconds: FiniteFloat
+    left: FiniteFloat
+    energy_kwh: float | None = None
+
+
+@dataclass(frozen=True)
 class AnswerProgressEvent:
     """How many rows of a split or table are answered; shown, not logged."""
 
@@ -177,6 +196,7 @@ WorkerEvent = (
     LoggedEvent
     | StartEvent
     | TrainProgressEvent
+    | TimeLeftEvent
     | AnswerProgressEvent
     | SavedEvent
     | WaitingEvent

@@ -43,7 +43,7 @@ def follow_pointer(folder: Path, pointer: str) -> Path | None:
 
 
 def was_launched(folder: Path) -> bool:
-    """Was anything started or queued here? A dry run leaves `run.yaml` alone."""
+    """Was anything started or queued here? A command that was killed before may have left `run.yaml` alone."""
     marks = (LOGS_FOLDER, MANIFEST_FILE, LOG_FILE, "last", RESULT_FILE)
     return any((folder / name).exists() for name in marks) or bool(list_step_folders(folder))
 

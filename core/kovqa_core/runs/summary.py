@@ -142,7 +142,7 @@ class RunDetails:
 
 
 def all_runs(root: Path = RUNS_FOLDER) -> list[RunSummary]:
-    """The runs right below a folder, newest first; half and broken ones too, but not what a dry run left."""
+    """The runs right below a folder, newest first; half and broken ones too, but not where nothing has begun."""
     summaries = [
         run
         for run in summarise_runs(_run_folders(root))

@@ -16,11 +16,13 @@ from kovqa_core.data.left_out import (
     training_reasons,
 )
 from kovqa_core.messages import Message, message
-from kovqa_core.runs.events import TrainProgressEvent, TrainStepEvent, WarningEvent
+from kovqa_core.plan.run_length import MEASURED_STEPS, energy_bound
+from kovqa_core.runs.events import TimeLeftEvent, TrainProgressEvent, TrainStepEvent, WarningEvent
 from kovqa_core.train import optim
 from kovqa_core.train.state import TrainState
 from kovqa_core.train.step_report import StepReport
 
+_UNTIMED_STEPS = 10  # of a launch: the first ones wait for loaders and compilers
 _MAX_NAMED_FAULTS = 8  # by warnings of a launch, and in a line of the log
 
 
@@ -39,6 +41,7 @@ class TrainMeter:
         has_warned: was it said that many examples are left out?
         last_logged_at: by `time.monotonic`; None before the first line.
         last_logged_step: of the last line; before it, the first step.
+        timed_from: when the steps by which the whole run is timed began, by `time.monotonic`.
     """
 
     state: TrainState
@@ -53,6 +56,7 @@ class TrainMeter:
     has_warned: bool = False
     last_logged_at: float | None = None
     last_logged_step: int = field(init=False)
+    timed_from: float | None = None
 
     def __post_init__(self) -> None:
         """Nothing is logged yet."""
@@ -81,9 +85,21 @@ class TrainMeter:
                 left_out=self.left_out_in_all or None,
             )
         )  # fmt: skip
+        self._tell_time(step, now)
         if step % recipe.log_every == 0 or step == state.steps.total:
             self._log_means(report)
         self._judge_left_out(report)
+
+    def _tell_time(self, step: int, now: float) -> None:
+        """Say once in a launch how long it takes: after `MEASURED_STEPS`, by all of them but the first ones."""
+        state, done = self.state, step - self.first_step
+        if done == _UNTIMED_STEPS:
+            self.timed_from = now
+        if done != MEASURED_STEPS or self.timed_from is None or step >= state.steps.total:
+            return
+        seconds, total = (now - self.timed_from) / (MEASURED_STEPS - _UNTIMED_STEPS), state.steps.total
+        energy = energy_bound(state.run.profile, seconds * total)
+        state.log.emit_event(TimeLeftEvent(step, total, seconds, seconds * (total - step), energy))
 
     def _name_faults(self, faults: Sequence[str]) -> None:
         """Say of each row that cannot be read which it is: once, and of some only; the log has their number."""
