@@ -6,13 +6,24 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 
 from kovqa_cli.output.console import format_duration
 
 if TYPE_CHECKING:
     from kovqa_core.plan.training import PlannedTraining
     from kovqa_core.runs.events import TimeLeftEvent
+
+
+_COMPONENTS = {
+    "weights": message("train.memory-weights", "weights"),
+    "gradients": message("train.memory-gradients", "gradients"),
+    "optimizer": message("train.memory-optimizer", "optimizer"),
+    "averages": message("train.memory-averages", "averages"),
+    "activations": message("train.memory-activations", "activations"),
+    "logits": message("train.memory-logits", "logits"),
+    "workspace": message("train.memory-workspace", "workspace"),
+}
 
 
 def memory_line(planned: PlannedTraining) -> Message:
@@ -26,17 +37,21 @@ def memory_line(planned: PlannedTraining) -> Message:
         )
     # In the unit in which a small model does not need 0.0.
     unit, size = ("GB", BYTES_PER_GB) if needs.peak >= 0.1 * BYTES_PER_GB else ("MB", BYTES_PER_GB / 1024)
-    components = ", ".join(
-        f"{name} {value / size:.2f}"
-        for name, value in needs.components.items()
-        if value / size >= 0.005  # what is not shown as 0.00
+    components = join_messages(
+        ", ",
+        (
+            message("train.memory-component", "{name} {size:.2f}", name=_COMPONENTS[name], size=value / size)
+            for name, value in needs.components.items()
+            if value / size >= 0.005  # what is not shown as 0.00
+        ),
     )
+    on_cpu = planned.run.profile.device == "cpu"
     return message(
         "train.memory-estimate",
         "memory: about {peak:.1f} {unit} per {device} at micro-batch {micro_batch} ({components})",
         peak=needs.peak / size,
         unit=unit,
-        device="process" if planned.run.profile.device == "cpu" else "GPU",
+        device=message("train.memory-of-process", "process") if on_cpu else "GPU",
         micro_batch=needs.micro_batch,
         components=components,
     )

@@ -16,6 +16,7 @@ _STATES = {
     "queued": message("runs.state-queued", "queued"),
     "stopped": message("runs.state-stopped", "stopped"),
     "failed": message("runs.state-failed", "failed"),
+    "new": message("runs.state-new", "new"),  # of a sweep, where nothing has begun
     "planned": message("runs.state-planned", "planned"),
     "broken": message("runs.state-broken", "broken"),
     "killed": message("runs.state-killed", "killed"),

@@ -18,6 +18,7 @@ from kovqa_cli.output.console import (
     shell_path,
     short_path,
 )
+from kovqa_cli.output.run_words import state_word
 from kovqa_cli.output.table import print_table
 from kovqa_cli.output.training import print_plan, training_progress
 
@@ -85,8 +86,8 @@ def print_planned_points(plan: SweepPlan, *, as_json: bool, quiet: bool) -> None
         lambda: print_table(
             [
                 (message("sweep.run-column", "run"), "left"),
-                *((name, "left") for name in names),
-                (message("sweep.seed-column", "seed"), "right"),
+                *((name, "left", 2) for name in names),
+                (message("sweep.seed-column", "seed"), "right", 1),
                 (message("sweep.plan-column", "state"), "text"),
             ],
             [
@@ -253,17 +254,7 @@ def _print_rows(plan: SweepPlan, rows: Sequence[SweepRow]) -> None:
     )
 
 
-# States of runs as `kovqa runs` has them, and "new" of one that has not begun.
-_STATES = {
-    "new": message("sweep.state-new", "new"),
-    "planned": message("sweep.state-planned", "planned"),
-    "queued": message("sweep.state-queued", "queued"),
-    "running": message("sweep.state-running", "running"),
-    "stopped": message("sweep.state-stopped", "stopped"),
-    "failed": message("sweep.state-failed", "failed"),
-    "broken": message("sweep.state-broken", "broken"),
-    "finished": message("sweep.state-finished", "finished"),
-}
+_STATES = ("new", "planned", "queued", "running", "stopped", "failed", "broken", "finished")
 
 
 def _states_text(row: SweepRow) -> Message:
@@ -272,8 +263,8 @@ def _states_text(row: SweepRow) -> Message:
     states = join_messages(
         ", ",
         (
-            message("sweep.runs-in-state", "{count} {state}", count=counts[name], state=text)
-            for name, text in _STATES.items()
+            message("sweep.runs-in-state", "{count} {state}", count=counts[name], state=state_word(name))
+            for name in _STATES
             if counts[name]
         ),
     )

@@ -84,7 +84,7 @@ def test_a_folder_is_queued_once_and_its_job_is_listed(
     script = (tmp_path / "runs" / "r" / "job.sh").read_bytes()
     again = on_cluster(cluster, tmp_path, *words, "--set", "profile.slurm.time=20")
     assert again.returncode == 2
-    assert f"runs/r is job {job} of SLURM already: PENDING (JobHeldUser) → " in again.stderr
+    assert f"runs/r is job {job} of SLURM already: PENDING (JobHeldUser)" in again.stderr
     assert (
         tmp_path / "runs" / "r" / "job.sh"
     ).read_bytes() == script  # SLURM has its copy, people have this one
