@@ -11,6 +11,7 @@ from kovqa_core.runs.events import WorkerEvent, event_fields, event_line, parse_
 EVENTS: list[WorkerEvent] = [
     events.StartEvent(0, 20, "새 모델"),
     events.TrainProgressEvent(3, 20, 1.5, 80.0, 12.5),
+    events.TimeLeftEvent(50, 1000, 0.25, 237.5, 1.5),
     events.AnswerProgressEvent(30, 100),
     events.AnswerProgressEvent(30, 100, "evaluation"),
     events.TrainStepEvent(10, 1.25, None, 1e-3, 80.0),
