@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_core.messages import message
+from kovqa_core.messages import join_messages, message
 
 from kovqa_cli.output.console import (
     ask_yes_no,
@@ -137,10 +137,18 @@ def _print_asset_table(assets: Sequence[Asset], output: Path | None) -> None:
     rows, source_before = [], ""
     for asset in assets:
         source = asset.source_of()
-        terms = [source.licence, source.who]
+        terms: list[str] = [source.shown_licence, source.shown_who]
         if asset.source == source_before:  # a licence of many lines once, not in each of its rows
             terms = [message("cli.as-above", "as above"), ""]
-        rows.append([asset.name, _format_asset_size(asset), asset.title, *terms, asset_state(asset, output)])
+        rows.append(
+            [
+                asset.name,
+                _format_asset_size(asset),
+                asset.shown_title,
+                *terms,
+                _state_cell(asset_state(asset, output)),
+            ]
+        )
         source_before = asset.source
     columns: list[Column] = [
         (message("cli.column-name", "name"), "left"),
@@ -157,15 +165,15 @@ def _print_asset_details(asset: Asset, output: Path | None, listing: HubListing 
     from kovqa_core.download.fetch import asset_folder, asset_state, manual_instructions
 
     source = asset.source_of()
-    files = ", ".join(file.name for file in asset.files) or asset.repo
+    files: str = ", ".join(file.name for file in asset.files) or asset.repo
     if listing:
-        files = f"{listing.summary(asset.repo)}: {', '.join(listing.files)}"
+        files = join_messages(": ", [listing.summary(asset.repo), ", ".join(listing.files)])
     lines = [
         message("cli.asset-title", "title: {title}", title=asset.title),
         message("cli.asset-korean-title", "제목: {title}", title=asset.ko),
         message("cli.asset-source", "source: {source}, {page}", source=source.title, page=asset.page),
-        message("cli.asset-licence", "licence: {licence}", licence=source.licence),
-        message("cli.asset-who", "who may use it: {who}", who=source.who),
+        message("cli.asset-licence", "licence: {licence}", licence=source.shown_licence),
+        message("cli.asset-who", "who may use it: {who}", who=source.shown_who),
         message("cli.asset-size", "size: {size}", size=_format_asset_size(asset, listing)),
         message(
             "cli.asset-files",
@@ -176,11 +184,22 @@ def _print_asset_details(asset: Asset, output: Path | None, listing: HubListing 
         message(
             "cli.asset-state",
             "here: {state}",
-            state=asset_state(asset, output) or message("cli.asset-not-here", "no"),
+            state=_state_cell(asset_state(asset, output)) or message("cli.asset-not-here", "no"),
         ),
         message("cli.asset-by-hand", "by hand: {instructions}", instructions=manual_instructions(asset)),
     ]
-    print_text(asset.name, *(f"  {line}" for line in lines))
+    print_text(asset.name, *(join_messages("", ["  ", line]) for line in lines))
+
+
+def _state_cell(state: str) -> str:
+    """How much of an asset is here: `asset_state`, which programs read in English."""
+    if state == "here":
+        return message("download.state-here", "here")
+    size, found, _ = state.partition(" so far")
+    if found:
+        return message("download.state-so-far", "{size} so far", size=size)
+    done, found, files = state.partition(" of ")
+    return message("download.state-some", "{done} of {files}", done=done, files=files) if found else state
 
 
 def _format_asset_size(asset: Asset, listing: HubListing | None = None) -> str:

@@ -25,7 +25,7 @@ from kovqa_core.download.part_file import damaged_path, part_file_path, read_rec
 from kovqa_core.download.table import Asset, AssetFile
 from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.files import make_folder
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, worded_message
 from kovqa_core.net.request import Refused, RemoteFile
 from kovqa_core.paths import kovqa_home
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -301,13 +301,16 @@ def manual_instructions(asset: Asset) -> Message:
     source = asset.source_of()
     # A source of another type has no address per file that a browser could open.
     pages = [asset.address(file) for file in asset.files if source.kind == "http"] or [asset.page]
-    return message(
+    how = message(
         "download.by-hand.hint",
-        "with a browser: {pages}, then: kovqa download {asset} --from FILE.{more}",
+        "with a browser: {pages}, then: kovqa download {asset} --from FILE",
         pages=" ".join(pages),
         asset=asset.name,
-        more=f" {source.by_hand}" if source.by_hand else "",
     )
+    if not source.by_hand:
+        return how
+    more = worded_message(source.by_hand, ko=source.ko.by_hand)
+    return message("download.by-hand-more.hint", "{how}. {more}", how=how, more=more)
 
 
 # ---------------------------------------------------------------------------- what is here

@@ -69,10 +69,16 @@ class HubListing:
         unknown = sum(remote.size is None for remote in self.files.values())
         pickles = [name for name in self.files if name.endswith(_PICKLE_SUFFIXES)]
         text = message(
-            "download.hub-summary", "{repo}, commit {commit}: {files} files, {size}{unknown}",
+            "download.hub-summary", "{repo}, commit {commit}: {files} files, {size}",
             repo=repo, commit=self.commit[:12], files=len(self.files), size=format_bytes(self.size),
-            unknown=f" + {unknown} of unknown size" if unknown else "",
         )  # fmt: skip
+        if unknown:
+            text = message(
+                "download.hub-unknown-sizes",
+                "{summary} + {files} of unknown size",
+                summary=text,
+                files=unknown,
+            )
         if self.left_aside:
             text = message(
                 "download.hub-left-aside", "{summary}; {files} other files left aside (--files chooses others)",
@@ -140,7 +146,7 @@ def hub_listing(asset: Asset, on_progress: OnProgress = ignore_progress) -> HubL
                     "{repo} at {commit} holds none of {wanted}",
                     repo=asset.repo,
                     commit=info.sha,
-                    wanted=", ".join(asset.only) or "its weights",
+                    wanted=", ".join(asset.only) or message("download.its-weights", "its weights"),
                 )
             )
         # A renamed repository is listed under its new name: `info.id`.

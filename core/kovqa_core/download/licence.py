@@ -47,8 +47,8 @@ def require_licence(
         "download.terms",
         "{title}: {licence} (for: {who}; {page})",
         title=source.title,
-        licence=source.licence,
-        who=source.who,
+        licence=source.shown_licence,
+        who=source.shown_who,
         page=source.page,
     )
     if not (accepted or confirm(terms)):

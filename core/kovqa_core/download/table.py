@@ -17,7 +17,7 @@ from pydantic import model_validator
 
 from kovqa_core.download.find_asset import ASSET_TABLE, asset_holding_file
 from kovqa_core.errors import SettingsError, unknown_name_error
-from kovqa_core.messages import message
+from kovqa_core.messages import WordedMessage, message, worded_message
 from kovqa_core.net.request import RemoteFile
 from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, build_settings, read_yaml
 
@@ -49,6 +49,14 @@ def expand_address(at: str) -> str:
     return f"{endpoint_url(name)}/{path}"
 
 
+class TermsInKorean(StrictSettings):
+    """What `AssetSource` says, in Korean; what is empty is as in English."""
+
+    licence: str = ""
+    who: str = ""
+    by_hand: str = ""
+
+
 class AssetSource(StrictSettings):
     """Where assets come from, and its terms."""
 
@@ -60,6 +68,17 @@ class AssetSource(StrictSettings):
     who: str  # may use it
     page: str
     by_hand: str = ""
+    ko: TermsInKorean = TermsInKorean()
+
+    @property
+    def shown_licence(self) -> WordedMessage:
+        """The licence as a person reads it; what was accepted is compared in English."""
+        return worded_message(self.licence, ko=self.ko.licence)
+
+    @property
+    def shown_who(self) -> WordedMessage:
+        """Who may use it, as a person reads it."""
+        return worded_message(self.who, ko=self.ko.who)
 
 
 class AssetFile(StrictSettings):
@@ -103,6 +122,11 @@ class Asset(StrictSettings):
         """Bytes, where all files' sizes are published."""
         sizes = [file.size for file in self.files]
         return sum(size for size in sizes if size) if sizes and None not in sizes else None
+
+    @property
+    def shown_title(self) -> WordedMessage:
+        """The title as a person reads it."""
+        return worded_message(self.title, ko=self.ko)
 
     def source_of(self) -> AssetSource:
         """Whose it is; a repository named by its id is one of its own, whose terms are accepted by themselves."""

@@ -37,6 +37,12 @@ class JoinedMessage(Message):
     parts: tuple[str, ...]
 
 
+class WordedMessage(Message):
+    """A text of a data file, which has its own words in other languages."""
+
+    words: Mapping[str, str]
+
+
 def message(key: str, english: str, /, **fields: object) -> Message:
     """The text of a message: one line, whatever its fields hold.
 
@@ -63,6 +69,18 @@ def error_text(error: BaseException) -> str:
     """What an exception says: the message that it was raised with, if it was, which keeps its key."""
     said = error.args[0] if error.args else ""
     return said if isinstance(said, Message) else str(error)
+
+
+def worded_message(english: str, **words: str) -> WordedMessage:
+    """A text of a data file.
+
+    Args:
+        english: as programs get it.
+        words: by language; empty ones count as none.
+    """
+    text = WordedMessage(english)
+    text.key, text.fields, text.words = "", {}, words
+    return text
 
 
 def cut_field(value: object) -> object:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.messages import JoinedMessage, Message, cut_field, error_text
+from kovqa_core.messages import JoinedMessage, Message, WordedMessage, cut_field, error_text
 from kovqa_core.messages.one_line import escape_one_line
 
 LANGUAGES = ("en", "ko")
@@ -73,6 +73,8 @@ def translate(text: str, language: str) -> str:
         return str(text)
     if isinstance(text, JoinedMessage):
         return text.separator.join(translate(part, language) for part in text.parts)
+    if isinstance(text, WordedMessage):
+        return text.words.get(language) or str(text)
     template = read_catalogue(language, text.key.partition(".")[0]).get(text.key)
     if not template:
         return str(text)
