@@ -148,6 +148,7 @@ def plain_lines(printed: str) -> list[str]:
     lines = []
     for line in printed.splitlines():
         line = re.sub(r"\b(\d+h)?(\d+m)?\d+s\b", "0s", line)
+        line = re.sub(r"(\d+시간 ?)?(\d+분 ?)?\d+초", "0초", line)
         line = re.sub(r"\d[\d,.]*(e-\d+)?", "0", line)
         line = re.sub(r"\s+", " ", re.sub("─+", "", line)).strip()
         if re.search(r"[A-Za-z0-9]", line):
