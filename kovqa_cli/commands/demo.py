@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from kovqa_core.messages import message
+from kovqa_core.messages import join_messages, message
 
 from kovqa_cli import options
 
@@ -54,9 +54,9 @@ def demo(
     with show_progress() as on_progress:
         journey.draw_demo_data(output, images, seed, on_progress)
     for step in journey.demo_steps(output, sets or []):
-        print_note("", f"# {step.title}", f"$ {journey.shell_line(step.arguments)}")
+        print_note("", join_messages("", ["# ", step.title]), f"$ {journey.shell_line(step.arguments)}")
         journey.run_command(step.arguments)
     sheet = journey.write_contact_sheet(output)
     title = message("demo.contact-sheet", "Images, questions and answers, right and wrong")
-    print_note("", f"# {title}")
+    print_note("", join_messages("", ["# ", title]))
     print_result(short_path(sheet))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages.languages import shown_language
 
 from kovqa_cli.output import console
 from kovqa_cli.output.table import print_table
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from kovqa_core.settings.profile import Profile
     from kovqa_core.settings.recipe import Recipe
 
+_KOREAN_WORDS = "# ko: "
 SettingsName = Literal["profile", "recipe"]
 
 
@@ -61,10 +63,18 @@ def print_recipes(recipes: Mapping[str, tuple[Recipe, str]], *, as_json: bool, q
              (message("settings.column-task", "task"), "left"), (message("settings.column-batch", "batch"), "right"),
              (message("settings.column-what", "what"), "text")],
             [
-                [name, recipe.family, recipe.task, str(recipe.optim.global_batch), text.splitlines()[0].lstrip("# ")]
+                [name, recipe.family, recipe.task, str(recipe.optim.global_batch), _recipe_words(text)]
                 for name, (recipe, text) in recipes.items()
             ],
         )  # fmt: skip
+
+
+def _recipe_words(text: str) -> str:
+    """What a recipe's first line says; in Korean the second, where that is the same in Korean."""
+    first, *others = text.splitlines()[:2]
+    if shown_language() == "ko" and others and others[0].startswith(_KOREAN_WORDS):
+        return others[0].removeprefix(_KOREAN_WORDS)
+    return first.lstrip("# ")
 
 
 def print_settings(name: SettingsName, settings: Profile | Recipe, path: Path, *, as_json: bool) -> None:

@@ -107,7 +107,7 @@ def _known_text_columns() -> list[str]:
 
 
 def _no_column_error(path: Path, missing: Sequence[str], columns: Sequence[str]) -> DataError:
-    named = ", ".join(columns) or "none"
+    named = ", ".join(columns) or message("tokenizer.no-columns", "none")
     if missing:
         problem = message(
             "tokenizer.no-such-column", "{path}: no column {missing}; it has {columns}",

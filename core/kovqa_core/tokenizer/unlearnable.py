@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.data.left_out import are_too_many
 from kovqa_core.errors import DataError
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, join_messages, message
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceNormalizer
@@ -51,6 +51,15 @@ def unlearnable_reason(line: str) -> str:
     return ""
 
 
+def _reason_text(reason: str) -> str:
+    return {
+        HOLDS_UNKNOWN_MARK: message("tokenizer.holds-unknown-mark", "holds U+2585"),
+        HOLDS_NUL: message("tokenizer.holds-nul", "holds a NUL"),
+        NOT_UNICODE: message("tokenizer.half-pair", "half a surrogate pair"),
+        EMPTY_WHEN_NORMALISED: message("tokenizer.empty-when-normalised", "empty when normalised"),
+    }.get(reason, reason)
+
+
 @functools.cache
 def _normalizer() -> SentencePieceNormalizer:
     import sentencepiece
@@ -61,7 +70,13 @@ def _normalizer() -> SentencePieceNormalizer:
 def left_out_lines_text(left_out: Counter[str], kept: int) -> Message:
     """So many lines of so many left out, and why, in words."""
     total = left_out.total()
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.most_common())
+    reasons = join_messages(
+        ", ",
+        [
+            message("tokenizer.reason", "{reason} {count:,}", reason=_reason_text(reason), count=count)
+            for reason, count in left_out.most_common()
+        ],
+    )
     return message(
         "tokenizer.lines-left-out", "{faults:,} of {lines:,} lines ({fraction:.1%}) are left out: {reasons}",
         faults=total, lines=total + kept, fraction=total / max(1, total + kept), reasons=reasons,
