@@ -270,8 +270,8 @@ def check_and_plan(
     if not dry_run:  # which writes nothing into such a folder
         require_not_queued(folder, os.environ)
     checks: list[Check] = [
-        *([partial(require_packages, settings.recipe.family, track)] if installed_here else []),
         partial(check_machine, settings.profile),
+        *([partial(require_packages, settings.recipe.family, track)] if installed_here else []),
         partial(check_strategy, settings.profile),
         partial(
             check_trackers,
