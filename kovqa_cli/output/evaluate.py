@@ -203,7 +203,10 @@ def _print_answer_score_table(scores: AnswerScores) -> None:
     """One row a question type, group of types and answer type; the last one is all questions."""
     rows = [(score.name or message("evaluate.no-type", "no type"), score) for score in scores.question_types]
     rows += [(message("evaluate.group-row", "group {name}", name=s.name), s) for s in scores.groups]
-    rows += [(message("evaluate.answer-type-row", "answer {name}", name=s.name), s) for s in scores.types]
+    rows += [
+        (message("evaluate.answer-type-row", "answer {name}", name=_answer_type_text(s.name)), s)
+        for s in scores.types
+    ]
     for each in scores.columns:
         rows += [
             (message("evaluate.column-row", "{column} {value}", column=each.column, value=value.name), value)
@@ -232,6 +235,19 @@ def _print_answer_score_table(scores: AnswerScores) -> None:
             else message("evaluate.named-form", "the {rule} form", rule=scores.rule),
         ),
     )
+
+
+def _answer_type_text(name: str) -> str:
+    """A type of VQAv2's answers, in words."""
+    match name:
+        case "yes/no":
+            return message("evaluate.answer-yes-no", "yes/no")
+        case "number":
+            return message("evaluate.answer-number", "number")
+        case "other":
+            return message("evaluate.answer-other", "other")
+        case _:
+            return name
 
 
 def _describe_protocols(scores: AnswerScores) -> str:
