@@ -12,7 +12,6 @@ from kovqa_core.messages.languages import show_text
 
 from kovqa_cli.output import console
 from kovqa_cli.output.console import format_duration, format_score, print_note, shell_path, short_path
-from kovqa_cli.output.memory_parts import memory_parts
 from kovqa_cli.output.progress import is_interactive
 from kovqa_cli.output.run_needs import (
     length_fields,
@@ -128,55 +127,8 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
         yield message("train.run-folder", "run folder {folder}", folder=run.folder)
 
 
-<<<<<<< HEAD
 def print_launch_command(planned: PlannedTraining, *, as_json: bool, quiet: bool) -> None:
     """The launch command of a dry run."""
-=======
-def _memory_line(planned: PlannedTraining) -> Message:
-    """What each device needs, component by component."""
-    from kovqa_core.models.memory import BYTES_PER_GB
-
-    needs = planned.memory_plan.needs
-    if needs is None:
-        return message(
-            "train.no-memory-estimate", "memory: no estimate ({reason})", reason=planned.memory_plan.unknown
-        )
-    # In the unit in which a small model does not need 0.0.
-    unit, size = ("GB", BYTES_PER_GB) if needs.peak >= 0.1 * BYTES_PER_GB else ("MB", BYTES_PER_GB / 1024)
-    # Without what would be shown as 0.00.
-    parts = {name: value / size for name, value in needs.components.items() if value / size >= 0.005}
-    return message(
-        "train.memory-estimate",
-        "memory: about {peak:.1f} {unit} per {device} at micro-batch {micro_batch} ({components})",
-        peak=needs.peak / size,
-        unit=unit,
-        device=message("train.process", "process") if planned.run.profile.device == "cpu" else "GPU",
-        micro_batch=needs.micro_batch,
-        components=memory_parts(parts),
-    )
-
-
-def _memory_fields(planned: PlannedTraining) -> dict[str, object] | None:
-    needs, plan = planned.memory_plan.needs, planned.memory_plan
-    if needs is None:
-        return None
-    return {
-        "micro_batch": needs.micro_batch,
-        "bytes": round(needs.peak),
-        "parts": {name: round(value) for name, value in needs.components.items()},
-        "device_bytes": None if plan.memory is None else round(plan.memory),
-        "activation_checkpointing": plan.checkpointing,
-        "largest_micro_batch": None if plan.best is None else plan.best.micro_batch,
-    }
-
-
-def print_launch_command(planned: PlannedTraining, *, is_written: bool, as_json: bool, quiet: bool) -> None:
-    """The launch command of a dry run.
-
-    Args:
-        is_written: does the `run.yaml` that it reads hold this plan?
-    """
->>>>>>> 5677d99 (Recipes, parts of memory, reasons of lines and the demo's titles in Korean)
     from kovqa_core.runs.left_out import index_lines, read_index_report
 
     launch = planned.launch
