@@ -94,11 +94,11 @@ def _print_comparison_table(comparison: PredictionsComparison) -> None:
     print_table(
         [
             (message("evaluate.type-column", "type"), "left"),
-            (message("evaluate.rows-column", "rows"), "right"),
+            (message("evaluate.rows-column", "rows"), "right", 2),
             (message("evaluate.file-a-column", "{metric} A", metric=metric), "right"),
             (message("evaluate.file-b-column", "{metric} B", metric=metric), "right"),
             ("A − B", "right"),
-            (message("evaluate.interval-column", "95 % interval"), "right"),
+            (message("evaluate.interval-column", "95 % interval"), "right", 1),
             ("p", "right"),
         ],
         rows,

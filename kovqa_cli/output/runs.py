@@ -64,10 +64,10 @@ def _print_runs_table(runs: Sequence[RunSummary], root: Path) -> None:
         )
         return
     print_table(
-        [(message("runs.column-name", "name"), "left"), (message("runs.column-recipe", "recipe"), "left"),
-         (message("runs.column-task", "task"), "left"), (message("runs.column-data", "data"), "left"),
+        [(message("runs.column-name", "name"), "left"), (message("runs.column-recipe", "recipe"), "left", 1),
+         (message("runs.column-task", "task"), "left", 4), (message("runs.column-data", "data"), "left", 3),
          (message("runs.column-steps", "steps"), "right"), (message("runs.column-best", "best"), "right"),
-         (message("runs.column-launched", "launched"), "left"), (message("runs.column-state", "state"), "text")],
+         (message("runs.column-launched", "launched"), "left", 2), (message("runs.column-state", "state"), "text")],
         [[run.folder.name, run.recipe, run.task, run.data, _steps_cell(run), _score_cell(run, run.best),
           _date_cell(run.begun), state_text(run)] for run in runs],
     )  # fmt: skip
@@ -183,7 +183,7 @@ def _print_changes(details: RunDetails) -> None:
                 (message("runs.column-setting", "setting"), "left"),
                 (message("runs.column-usually", "usually"), "text"),
                 (message("runs.column-here", "here"), "text"),
-                (message("runs.column-from", "from"), "text"),
+                (message("runs.column-from", "from"), "text", 1),
             ],
             [
                 [change.key, _value_cell(change.usual), _value_cell(change.value), change.origin]
@@ -246,9 +246,9 @@ def _print_launches(details: RunDetails) -> None:
         return
     running = details.launches[-1] if details.summary.state == "running" else None
     print_table(
-        [(message("runs.column-launched", "launched"), "left"), (message("runs.column-ended", "ended"), "left"),
+        [(message("runs.column-launched", "launched"), "left"), (message("runs.column-ended", "ended"), "left", 3),
          (message("runs.column-steps", "steps"), "right"), (message("runs.column-how", "how"), "text"),
-         (message("runs.column-machine", "machine"), "text"), (message("runs.column-engine", "engine"), "left")],
+         (message("runs.column-machine", "machine"), "text", 1), (message("runs.column-engine", "engine"), "left", 2)],
         [[_time_cell(launch.began), _time_cell(launch.ended), _launch_steps_cell(launch),
           launch_text(launch, details.summary, is_running=launch is running), machine_text(launch), engine_text(launch)]
          for launch in details.launches],

@@ -31,8 +31,8 @@ def print_profiles(profiles: Sequence[Profile], this_machine: str, *, as_json: b
         print_table(
             [(message("settings.column-name", "name"), "left"), ("GPU", "left"),
              (message("settings.column-processes", "nodes × processes"), "right"),
-             (message("settings.column-launcher", "launcher"), "left"),
-             (message("settings.column-precision", "precision"), "left"), ("", "left")],
+             (message("settings.column-launcher", "launcher"), "left", 1),
+             (message("settings.column-precision", "precision"), "left", 2), ("", "left")],
             [
                 [profile.name, _gpu_text(profile),
                  f"{profile.nodes} × {profile.processes_per_node}", profile.launcher, profile.precision,
@@ -59,8 +59,8 @@ def print_recipes(recipes: Mapping[str, tuple[Recipe, str]], *, as_json: bool, q
         console.print_result(*recipes)
     else:
         print_table(
-            [(message("settings.column-name", "name"), "left"), (message("settings.column-family", "family"), "left"),
-             (message("settings.column-task", "task"), "left"), (message("settings.column-batch", "batch"), "right"),
+            [(message("settings.column-name", "name"), "left"), (message("settings.column-family", "family"), "left", 1),
+             (message("settings.column-task", "task"), "left", 3), (message("settings.column-batch", "batch"), "right", 2),
              (message("settings.column-what", "what"), "text")],
             [
                 [name, recipe.family, recipe.task, str(recipe.optim.global_batch), _recipe_words(text)]
