@@ -26,9 +26,9 @@ def complete_setting(context: typer.Context, incomplete: str) -> list[tuple[str,
 
 def complete_source(incomplete: str) -> list[str]:
     """Data sets that begin like this."""
-    from kovqa_core.index.sources import DATA_SOURCES
+    from kovqa_core.index.sources import source_names
 
-    return [name for name in DATA_SOURCES if name.startswith(incomplete)]
+    return [name for name in source_names() if name.startswith(incomplete)]
 
 
 def complete_benchmark_sets(incomplete: str) -> list[str]:

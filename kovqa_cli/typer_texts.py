@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -179,8 +180,16 @@ def run_command(app: typer.Typer, language: str) -> Any:
     command = typer.main.get_command(app)
     if language != "en":
         translate_help_pages(command, language)
-    if "_KOVQA_COMPLETE" in os.environ:
+    completes = "_KOVQA_COMPLETE" in os.environ
+    if completes:
         from kovqa_cli.shell_completion import suit_shells
 
         suit_shells(os.environ)
+    first = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if completes or first not in getattr(
+        command, "commands", {}
+    ):  # whoever types a name of ours waits for nothing
+        from kovqa_cli.plugin_commands import add_plugin_commands
+
+        add_plugin_commands(command, language, warn=not completes)
     return command(standalone_mode=False)

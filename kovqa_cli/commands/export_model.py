@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
-from kovqa_core.progress import Progress
 
 from kovqa_cli import completion, options
 
@@ -85,6 +84,7 @@ def export(
         )
     from kovqa_core.export.export_model import export_checkpoint
     from kovqa_core.models.family import LoadOptions
+    from kovqa_core.progress import Progress
 
     from kovqa_cli.output import models, progress
 
@@ -127,6 +127,7 @@ def _push_target(name: str, *, public: bool, yes: bool) -> PushTarget:
 def _push(report: ExportReport, target: PushTarget, *, yes: bool, silent: bool) -> PushReport | None:
     """Send what is finished, once people have seen what and where to; None: they did not want it."""
     from kovqa_core.export.push_folder import push_folder
+    from kovqa_core.progress import Progress
 
     from kovqa_cli.output import models, progress
 

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
-from kovqa_core.progress import Progress
 
 from kovqa_cli import completion, options
 
@@ -79,6 +78,7 @@ def import_(
     from kovqa_core.models.fusion.state_dict_names import is_fusion_checkpoint
     from kovqa_core.models.vlm.llava_folder import is_projector_file
     from kovqa_core.models.weights_file import is_unpacked_archive, read_weight_names
+    from kovqa_core.progress import Progress
 
     from kovqa_cli.output import models, progress
 

@@ -49,10 +49,14 @@ def index(
         return
     from kovqa_core.index.build import build_index
     from kovqa_core.index.shards import SourceOptions
+    from kovqa_core.index.sources import DATA_SOURCES
+    from kovqa_core.plugins import clash_warnings
 
+    from kovqa_cli.output.console import print_warnings
     from kovqa_cli.output.index import print_checked_data_set, print_index_report
     from kovqa_cli.output.progress import show_progress
 
+    print_warnings(clash_warnings("source", DATA_SOURCES.keys() & {source}))
     folder = output or Path("data") / source
     source_options = SourceOptions(options.parse_columns(column), language, allow_outside=allow_outside)
     classes = _parse_answer_classes(answers)
@@ -103,14 +107,14 @@ def _write_upstream_files(
 
 def _require_source(source: str | None) -> str:
     if source is None:
-        from kovqa_core.index.sources import DATA_SOURCES
+        from kovqa_core.index.sources import source_names
 
         raise SettingsError(
             message("index.which-source", "which data set?"),
             message(
                 "index.which-source.hint",
                 "kovqa index SOURCE --root DIR, SOURCE one of {sources}",
-                sources=", ".join(DATA_SOURCES),
+                sources=", ".join(source_names()),
             ),
         )
     return source

@@ -118,7 +118,7 @@ def show_schema(*, json: options.JsonOption = False) -> None:
 
     A profile's first line then names it: # yaml-language-server: $schema=FILE.
     """
-    from kovqa_core.launch.launchers import LAUNCHERS
+    from kovqa_core.launch.launchers import launcher_names
     from kovqa_core.settings.profile import Profile
 
     from kovqa_cli.output import settings
@@ -127,5 +127,5 @@ def show_schema(*, json: options.JsonOption = False) -> None:
     schema["required"] = [
         key for key in schema["required"] if key != "name"
     ]  # a file's name is the profile's
-    schema["properties"]["launcher"]["enum"] = list(LAUNCHERS)
+    schema["properties"]["launcher"]["enum"] = launcher_names()
     settings.print_schema(schema, as_json=json)

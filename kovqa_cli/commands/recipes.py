@@ -77,9 +77,18 @@ def show_schema(*, json: options.JsonOption = False) -> None:
 
     A recipe's first line then names it: # yaml-language-server: $schema=FILE. Which keys `model` has depends on `family`.
     """
-    from kovqa_core.models import FAMILIES
+    from kovqa_core.errors import KovqaError
+    from kovqa_core.models import family_names, family_part
     from kovqa_core.models.recipe_keys import recipe_schema
 
-    from kovqa_cli.output import settings
+    from kovqa_cli.output import console, settings
 
-    settings.print_schema(recipe_schema(list(FAMILIES)), as_json=json)
+    families = []
+    for family in family_names():
+        try:
+            family_part(family, "ModelConfig")
+        except KovqaError as error:  # of a plug-in; the others have their keys all the same
+            console.print_warnings([error.message])
+        else:
+            families.append(family)
+    settings.print_schema(recipe_schema(families), as_json=json)

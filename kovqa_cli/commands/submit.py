@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
-from kovqa_core.progress import Progress
 
 from kovqa_cli import options
 
@@ -103,6 +102,7 @@ def submit(
 
 
 def _upload_submission(file: Path, team: str, memo: str, *, force: bool, json: bool, quiet: bool) -> None:
+    from kovqa_core.progress import Progress
     from kovqa_core.submit import dacon_upload
 
     from kovqa_cli.output import console, progress

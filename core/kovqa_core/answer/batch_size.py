@@ -7,15 +7,15 @@ where an answer is written token by token, keys and values of all tokens.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import torch
 
 from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.errors import KovqaError
+from kovqa_core.models import family_part
 from kovqa_core.models.checkpoint_info import CheckpointInfo
-from kovqa_core.models.config import FamilyConfig, family_modules, read_checkpoint_config
+from kovqa_core.models.config import FamilyConfig, read_checkpoint_config
 from kovqa_core.models.device_memory import free_memory
 from kovqa_core.models.family import load_family
 from kovqa_core.models.memory import ElementSize, StepMemory, answer_bytes, recipe_step_memory
@@ -68,14 +68,11 @@ def _row_bytes(folder: Path, info: CheckpointInfo, precision: str) -> float | No
     """Bytes that one row needs; None: not to be counted."""
     if is_huggingface_folder(folder):
         return None  # its config.json is another library's
-    modules = family_modules(info.family)
     try:
-        config_class: type[FamilyConfig] = importlib.import_module(modules.config).ModelConfig
+        config_class: type[FamilyConfig] = family_part(info.family, "ModelConfig")
         config = read_checkpoint_config(config_class, folder, info.family)
         by = ElementSize(4 if precision == "fp32" else 2, False)
-        step: StepMemory = importlib.import_module(modules.memory).COUNT_STEP_MEMORY(
-            config, info.task, None, by
-        )
+        step: StepMemory = family_part(info.family, "COUNT_STEP_MEMORY")(config, info.task, None, by)
     except KovqaError:
         return None
     return answer_bytes(step, writes=_writes(info.family, info.task))

@@ -14,7 +14,7 @@ from kovqa_core.index.find_image import clear_listings
 from kovqa_core.index.packed_root import missing_folder_hint, require_unpacked
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER, DatasetOrigin, IndexReport, OptionValue
 from kovqa_core.index.shards import SourceOptions
-from kovqa_core.index.sources import DATA_SOURCES, DataSource
+from kovqa_core.index.sources import DataSource, find_source
 from kovqa_core.index.upstream import UPSTREAM_WRITERS, UpstreamWriter
 from kovqa_core.index.upstream.rows import EncodeText
 from kovqa_core.index.writer import ClassSelection, write_index
@@ -56,7 +56,7 @@ def build_index(
         SettingsError: no such data set, an option it does not use, or another process writes `folder`.
         DataError: raw data that cannot be read, or that holds no usable row or too many faulty ones.
     """
-    data_source, options = _find_source(source), options or SourceOptions()
+    data_source, options = find_source(source), options or SourceOptions()
     clear_listings()
     require_unpacked(root, reads_tars=source == "table")
     if folder is not None:
@@ -140,7 +140,7 @@ def build_upstream_files(
     """
     upstream = _find_upstream_writer(source, has_tokenizer=encode is not None)
     require_unpacked(root, reads_tars=source == "table")
-    image_folder = _resolve_image_folder(_find_source(source), root, images)
+    image_folder = _resolve_image_folder(find_source(source), root, images)
     encode_text = _encode_with_progress(encode or _refuse_to_encode, on_progress)
     with output_lock(folder):
         require_new_folder(folder, _may_be_upstream_files)
@@ -211,14 +211,6 @@ def _encode_with_progress(encode: EncodeText, on_progress: OnProgress) -> Encode
         return encode(text)
 
     return encode_and_count
-
-
-def _find_source(name: str) -> DataSource:
-    if name not in DATA_SOURCES:
-        raise unknown_name_error(
-            message("index.unknown-source", "unknown data set '{source}'", source=name), name, DATA_SOURCES
-        )
-    return DATA_SOURCES[name]
 
 
 def _accepted_options(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kovqa_core.launch.launchers import LAUNCHERS, find_launcher
+from kovqa_core.launch.launchers import find_launcher, launcher_starts_here
 from kovqa_core.machine.detect_profile import slurm_partitions
 from kovqa_core.machine.gpu_settings import capability_text, profile_notes, training_precision
 from kovqa_core.machine.hardware import (
@@ -47,8 +47,7 @@ def gpu_warnings() -> list[Message]:
 
 def uses_gpus_here(profile: Profile) -> bool:
     """Do the profile's processes run on GPUs of this machine? Of several nodes all must plan the same: they do not."""
-    launcher = LAUNCHERS.get(profile.launcher)
-    if launcher is None or not launcher.starts_here(profile) or profile.device == "cpu":
+    if profile.device == "cpu" or not launcher_starts_here(profile):
         return False
     gpus = visible_gpus()
     is_apple = bool(gpus) and gpus[0].name == APPLE_GPU
@@ -136,8 +135,4 @@ def login_node_warnings(profile: Profile, environ: Mapping[str, str]) -> list[Me
 def local_profiles() -> list[Profile]:
     """The profiles for one machine alone, without a queue."""
     profiles = [load_profile(name) for name in settings_files("profiles")]
-    return [
-        profile
-        for profile in profiles
-        if profile.launcher in LAUNCHERS and LAUNCHERS[profile.launcher].starts_here(profile)
-    ]
+    return [profile for profile in profiles if launcher_starts_here(profile)]

@@ -16,7 +16,6 @@ one key has one text, the fields are those that the text names.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -96,6 +95,8 @@ def shell_quote(path: Path | str) -> str:
     if re.fullmatch(r"[\w@%+=:,./-]+", text):
         return text
     if escape_one_line(text) == text:
+        import shlex  # a start does without
+
         return shlex.quote(text)
     # Bash, zsh and POSIX.1-2024 read escapes in $'…': the command stays one line, and names the same file.
     return "$'" + "".join(map(_dollar_quote, text)) + "'"

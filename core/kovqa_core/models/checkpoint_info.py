@@ -10,7 +10,7 @@ from pathlib import Path
 from kovqa_core.errors import ModelError
 from kovqa_core.files import write_json
 from kovqa_core.messages import message
-from kovqa_core.models import FAMILIES, HF_FOLDER_FAMILY
+from kovqa_core.models import HF_FOLDER_FAMILY, family_names
 from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.runs.folder import is_earlier_export, is_huggingface_folder
 
@@ -111,8 +111,19 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
         if not isinstance(value, _FIELD_TYPES[name]) or isinstance(value, bool):
             raise _odd_field(file, name, value)
     info = CheckpointInfo(**known)  # type: ignore[arg-type]  # checked one by one above
-    if info.family not in FAMILIES:
-        raise _odd_field(file, "family", info.family)
+    if info.family not in family_names():
+        raise ModelError(
+            message(
+                "models.family-not-here",
+                "{file}: no model family {family} here",
+                file=file,
+                family=info.family,
+            ),
+            message(
+                "models.family-not-here.hint",
+                "install the plug-in that brings it (kovqa doctor lists those that are here), or copy the folder again",
+            ),
+        )
     if info.task not in ("vqa", "caption"):
         raise _odd_field(file, "task", info.task)
     return info

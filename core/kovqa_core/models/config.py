@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import read_text
-from kovqa_core.messages import Message, message
-from kovqa_core.models import FAMILIES, FamilyModules
+from kovqa_core.messages import Message
+from kovqa_core.models import family_part
 from kovqa_core.settings.overrides import with_new_names
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import MODEL
@@ -86,27 +84,13 @@ class FamilyConfig(StrictSettings):
 ConfigType = TypeVar("ConfigType", bound=FamilyConfig)
 
 
-def family_modules(name: str) -> FamilyModules:
-    """Where a family's modules are.
-
-    Raises:
-        SettingsError: there is no such family; names the nearest.
-    """
-    if name not in FAMILIES:
-        raise unknown_name_error(
-            message("models.unknown-family", "unknown model family '{family}'", family=name), name, FAMILIES
-        )
-    return FAMILIES[name]
-
-
 def read_model_settings(document: SettingsDocument) -> FamilyConfig:
     """The `model:` part of a recipe's document, as its family reads it.
 
     Raises:
         SettingsError: unknown family, or a wrong key or value; says where it was written.
     """
-    module = importlib.import_module(family_modules(str(document.values["family"])).config)
-    config_class: type[FamilyConfig] = module.ModelConfig
+    config_class: type[FamilyConfig] = family_part(str(document.values["family"]), "ModelConfig")
     with_model = SettingsDocument({"model": {}, **document.values}, document.origin)
     return build_settings(config_class, with_model, ("model",))
 

@@ -20,7 +20,6 @@ Shapes are written in one alphabet everywhere in `models/`:
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,10 +34,10 @@ from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions, one_answe
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
+from kovqa_core.models import family_part
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.closed_folder import error_reason, require_closed_folder
-from kovqa_core.models.config import family_modules
 from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.export_check import ExportCheck, ExportedModel
 from kovqa_core.models.token_count import TokenCount
@@ -241,8 +240,9 @@ def load_family(name: str) -> AnyFamily:
 
     Raises:
         SettingsError: there is no such family.
+        MachineError: it is a plug-in, which does not work.
     """
-    family: AnyFamily = importlib.import_module(family_modules(name).family).FAMILY
+    family: AnyFamily = family_part(name, "FAMILY")
     return family
 
 

@@ -7,11 +7,11 @@ until it is shown. Not counted: CUDA's own context, what cuDNN and NCCL take, an
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from kovqa_core.models.config import ConfigType, FamilyConfig, family_modules, recipe_model_config
+from kovqa_core.models import family_part
+from kovqa_core.models.config import ConfigType, FamilyConfig, recipe_model_config
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 
@@ -92,8 +92,7 @@ def recipe_step_memory(recipe: Recipe, classes: int | None, by: ElementSize) -> 
     Raises:
         KovqaError: it cannot be counted; says why.
     """
-    module = importlib.import_module(family_modules(recipe.family).memory)
-    count: CountStepMemory[FamilyConfig] = module.COUNT_STEP_MEMORY
+    count: CountStepMemory[FamilyConfig] = family_part(recipe.family, "COUNT_STEP_MEMORY")
     return count(recipe_model_config(recipe), recipe.task, classes, by)
 
 

@@ -6,7 +6,6 @@ What a vision language model does not learn is in 16 bits from the start (`model
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,9 @@ from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.files import read_json
 from kovqa_core.machine.gpu_settings import BF16_CAPABILITY
 from kovqa_core.messages import message
+from kovqa_core.models import family_part
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
-from kovqa_core.models.config import FamilyConfig, family_modules
+from kovqa_core.models.config import FamilyConfig
 from kovqa_core.runs.folder import is_huggingface_folder
 from kovqa_core.settings.profile import Profile
 
@@ -48,9 +48,7 @@ def own_precision(folder: Path) -> str:
     try:
         info = read_checkpoint_info(folder)
         settings = info.model or {} if is_huggingface_folder(folder) else read_json(folder / "config.json")
-        config_class: type[FamilyConfig] = importlib.import_module(
-            family_modules(info.family).config
-        ).ModelConfig
+        config_class: type[FamilyConfig] = family_part(info.family, "ModelConfig")
     except KovqaError:
         return "fp32"
     return config_class.own_precision(settings if isinstance(settings, dict) else {})

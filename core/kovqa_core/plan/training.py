@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.errors import KovqaError, SettingsError, WorkerError
 from kovqa_core.index.reader import open_training_index
-from kovqa_core.launch.launchers import check_launcher
+from kovqa_core.launch.launchers import LAUNCHERS, check_launcher
 from kovqa_core.launch.launchers.protocol import LaunchPlan
 from kovqa_core.launch.machine_check import (
     check_machine,
@@ -24,6 +24,7 @@ from kovqa_core.launch.machine_check import (
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.machine.detect_profile import load_profile_document
 from kovqa_core.messages import Message, message
+from kovqa_core.models import FAMILIES
 from kovqa_core.models.config import PinnedSettings, recipe_model_config
 from kovqa_core.plan.batch_notes import (
     batch_notes,
@@ -56,6 +57,7 @@ from kovqa_core.plan.run_folder import (
     unknown_run_error,
 )
 from kovqa_core.plan.run_length import RunLength, count_run_length
+from kovqa_core.plugins import clash_warnings
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.consent import foreign_code_settings, foreign_run_warning, require_trusted
 from kovqa_core.runs.folder import (
@@ -313,7 +315,13 @@ def check_and_plan(
         result=read_result(folder),
         memory_plan=memory_plan,
         length=count_run_length(run, memory_plan.step, done=step_number(last.name) if last else 0),
-        warnings=[*pinned.notes, *micro_batch_warnings(run), *other_gpu_warnings(run.profile)],
+        warnings=[
+            *pinned.notes,
+            *micro_batch_warnings(run),
+            *other_gpu_warnings(run.profile),
+            *clash_warnings("family", FAMILIES.keys() & {run.recipe.family}),
+            *clash_warnings("launcher", LAUNCHERS.keys() & {run.profile.launcher}),
+        ],
         notes=[
             *replaced_notes(settings),
             *batch_notes(run),

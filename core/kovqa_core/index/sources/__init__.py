@@ -3,7 +3,7 @@
 A data set is a module of this folder with the four constants and two functions of `DataSource`, and a line
 in `DATA_SOURCES`; benchmarks that share a module are a `BenchmarkSource` each. mypy compares every entry of the table
 with the protocol. The modules are light: they load neither numpy nor Pillow, so that a command line can be completed
-with their names.
+with their names. Data sets of plug-ins (`plugins.py`) join the table by their names; those of the table win.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kovqa_core.errors import unknown_name_error
 from kovqa_core.index.shards import DatasetShard, SourceOptions
 from kovqa_core.index.sources import aihub, aihub101, bok_vqa, coco, dacon, kvqa, nia, table, vqav2
 from kovqa_core.index.sources.benchmarks import BENCHMARK_SOURCES
+from kovqa_core.messages import message
+from kovqa_core.plugins import find_plugin, load_plugin, plugin_names, protocol_names
 
 
 class DataSource(Protocol):
@@ -60,3 +63,25 @@ DATA_SOURCES: dict[str, DataSource] = {
     **BENCHMARK_SOURCES,
     "bok-vqa": bok_vqa,
 }
+
+
+def source_names() -> list[str]:
+    """Names of all data sets that can be read here."""
+    return [*DATA_SOURCES, *plugin_names("source", DATA_SOURCES)]
+
+
+def find_source(name: str) -> DataSource:
+    """The data set of a name.
+
+    Raises:
+        SettingsError: there is no such data set; names the nearest.
+        MachineError: the plug-in that brings it does not work.
+    """
+    if name in DATA_SOURCES:
+        return DATA_SOURCES[name]
+    plugin = find_plugin("source", name)
+    if plugin is None:
+        problem = message("index.unknown-source", "unknown data set '{source}'", source=name)
+        raise unknown_name_error(problem, name, source_names())
+    source: DataSource = load_plugin(plugin, protocol_names(DataSource))
+    return source
