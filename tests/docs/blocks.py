@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.docs.pages import PAGES, PAIRS, ROOT, Section, sections
+from tests.docs.pages import PAGES, PAIRS, ROOT, sections
 
 MARKS = Path(__file__).with_name("block_marks.yaml")
 _TYPED = ("", "sh", "console", "ipython", "python")
@@ -149,8 +149,3 @@ def substituted(line: TypedLine) -> str | None:
             text = text.replace(old, new)
         text = f"{text} {mark.add}".rstrip()
     return text
-
-
-def first_line(section: Section) -> str:
-    """For lists: the beginning of what stands in a section."""
-    return section.text.strip().partition("\n")[0]
