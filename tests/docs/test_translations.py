@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from babel.messages.pofile import read_po
 
-from tests.docs.pages import PAIRS, Section, sections
+from tests.docs.blocks import typed_lines
+from tests.docs.pages import PAIRS, ROOT, Section, sections
 
 _COMMENT = re.compile(r"\s*#.*$")
 # 7.5 M, 250 k, 10,000, 98.7, 1e-6; in Korean 750만, 1억 3,400만. Not within names and versions, and not 2.47–2.52's dash.
@@ -125,3 +127,27 @@ def test_headings_pair(english: Path, korean: Path) -> None:
 @pytest.mark.parametrize(("english", "korean"), pairs_of_sections())
 def test_a_section_says_the_same(english: Section, korean: Section, look: str) -> None:
     assert LOOKS[look](english) == LOOKS[look](korean)
+
+
+def message_patterns(*, korean: bool) -> list[re.Pattern[str]]:
+    """What a terminal can say, as patterns: fields are anything, particles either form."""
+    texts = []
+    for path in sorted((ROOT / "core/kovqa_core/messages/ko").glob("*.po")):
+        with path.open("rb") as stream:
+            texts += [entry.string if korean else entry.id for entry in read_po(stream) if entry.id]
+    patterns = []
+    for text in map(str, texts):
+        escaped = re.sub(r"\\\{.*?\\\}", ".+", re.escape(text))
+        escaped = re.sub(r"(\w)\\\((\w)\\\)", r"[\1\2]", escaped)
+        patterns.append(re.compile(re.sub(r"\\\((\w)\\\)", r"\1?", escaped)))
+    return [pattern for pattern in patterns if len(pattern.pattern) > 9]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_an_output_that_is_shown_can_be_said(name: str) -> None:
+    """A message that was worded anew is worded anew on the page, too; tests/docs/test_blocks.py compares with what came."""
+    patterns = message_patterns(korean=name.endswith(".ko.md"))
+    shown = [text for line in typed_lines(ROOT / name) if line.language == "sh" for text in line.expected]
+    said = [text for text in shown if " " in text.strip() and not re.search(r"  |─|^\S+ \S+$", text.strip())]
+    assert len(said) > 4
+    assert [text for text in said if not any(pattern.fullmatch(text) for pattern in patterns)] == []
