@@ -32,7 +32,19 @@ def test_an_index_line_with_a_score_that_is_no_number_is_named(score: str) -> No
             parse_example(each, "val.jsonl:3")
 
 
-@pytest.mark.parametrize("line", [b"\xff\xfe", "[" * 200_000, "", "null", "[1]", '{"id": "1"}', '{"x": 1}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id": "1", "image": "a", "question": "q", "answers": ["x"]}',
+        b"\xff\xfe",
+        "[" * 200_000,
+        "",
+        "null",
+        "[1]",
+        '{"id": "1"}',
+        '{"x": 1}',
+    ],
+)
 def test_a_broken_index_line_is_named(line: str | bytes) -> None:
     with pytest.raises(DataError, match=r"val\.jsonl:3: not an index line"):
         parse_example(line, "val.jsonl:3")

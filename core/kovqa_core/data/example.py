@@ -142,7 +142,10 @@ def parse_example(line: str | bytes, place: str) -> Example:
             check_depth(row, text)
         # The file's name of the column is older than ours, and stays.
         question_type = row.pop("kind", "")
-        return Example(**row, question_type=question_type)
+        example = Example(**row, question_type=question_type)
+        if type(example.answers) is not dict:  # a table's form, put into an index by hand
+            raise TypeError('answers are {"ANSWER": SCORE, …}')
+        return example
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         problem = nested_too_deep() if isinstance(error, RecursionError) else error
         raise DataError(
