@@ -14,6 +14,8 @@ from kovqa_core.messages.packed import pack_message, pack_texts, unpack_message,
 from kovqa_core.runs.events import TrainStepEvent, WarningEvent, event_line, parse_event
 from kovqa_core.runs.folder import RunError, error_values, read_error
 
+from tests.messages.test_messages import CALLS, text_of
+
 
 def problem_of(path: str = "index") -> Message:
     reason = message("files.is-folder", "it is a folder")
@@ -51,6 +53,12 @@ def test_events_and_errors_keep_their_keys(tmp_path: Path) -> None:
     assert error is not None
     assert translate(error.message, "ko") == translate(problem_of(), "ko")
     assert (error.detail, error.rank) == ("no message", 1)
+
+
+def test_every_key_may_be_packed() -> None:
+    for _, call in CALLS:
+        packed = {"text": "m", "key": text_of(call.args[0]), "fields": {}}
+        assert isinstance(unpack_message("m", packed), Message), packed
 
 
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, SupportsIndex
 from kovqa_core.messages import JoinedMessage, Message, cut_field, join_messages
 
 PackedMessage = dict[str, object]
-_KEY = re.compile(r"[a-z_]+\.[a-z0-9.-]+")  # whose first part is the name of a catalogue, and no path
+_KEY = re.compile(r"[a-z0-9_]+\.[a-z0-9.-]+")  # whose first part is the name of a catalogue, and no path
 
 
 def pack_texts(value: object) -> object:
