@@ -2,10 +2,11 @@
 
     python bench/startup_speed.py [--rounds 9] [--against CHECKOUT] [--json]
 
-Every round starts, one after the other and in changing order, an empty Python, `kovqa --help`, `kovqa train --help`
-and what a shell asks for completion; `--against` a second checkout's too. Measured is user + system time of the
-child (`wait4`), which other work on the machine disturbs less than seconds on the wall do. A Python file that was
-never loaded is compiled first: one round before the first is not counted.
+Every round starts, one after the other and in changing order, an empty Python, `kovqa --help` and
+`kovqa train --help` in English and in Korean (by the locale, by KOVQA_LANG), and what a shell asks for completion;
+`--against` a second checkout's too. Measured is user + system time of the child (`wait4`), which other work on the
+machine disturbs less than seconds on the wall do. A Python file that was never loaded is compiled first: one round
+before the first is not counted.
 """
 
 from __future__ import annotations
@@ -21,10 +22,16 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[1]
 KOVQA = [sys.executable, "-P", "-m", "kovqa_cli"]
 COMPLETION = "import sys; sys.argv = ['kovqa']; from kovqa_cli.main import run; run()"
+ENGLISH = {"KOVQA_LANG": "en"}
 # What is started -> argv, and what is added to the environment.
 WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
-    "kovqa --help": ([*KOVQA, "--help"], {}),
-    "kovqa train --help": ([*KOVQA, "train", "--help"], {}),
+    "kovqa --help": ([*KOVQA, "--help"], ENGLISH),
+    "kovqa train --help": ([*KOVQA, "train", "--help"], ENGLISH),
+    "kovqa --help, Korean": (
+        [*KOVQA, "--help"],
+        {"LANG": "ko_KR.UTF-8", "LC_ALL": "", "LC_MESSAGES": "", "LANGUAGE": ""},
+    ),
+    "kovqa train --help, Korean": ([*KOVQA, "train", "--help"], {"KOVQA_LANG": "ko"}),
     "completion": (
         [sys.executable, "-P", "-c", COMPLETION],
         {"_KOVQA_COMPLETE": "complete_bash", "COMP_WORDS": "kovqa train --profile a1", "COMP_CWORD": "3"},
