@@ -27,7 +27,8 @@ def test_a_table_with_its_columns_named(kovqa: Kovqa, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     words = ["index", "table", "--root", "표.csv", "--column", "image=사진"]  # 질문 is known
     line = error(kovqa(*words, "-o", "색인"), 3)
-    assert "표.csv:1: no column 'answer'; it has 사진, 질문, 참값 → name it: --column answer=NAME" in line
+    assert "표.csv:1: no column 'answer'; it has 사진, 질문, 참값 [KOVQA-" in line
+    assert line.endswith("→ name it: --column answer=NAME")
     done = kovqa(*words, "--column", "answer=참값", "-o", "색인", "--json")
     assert json.loads(done.stdout)["rows"]["train"] == 1, done.stderr
     assert (tmp_path / "색인" / "answers.txt").read_text("utf-8") == "007\n"
