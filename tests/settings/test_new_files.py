@@ -107,7 +107,7 @@ def test_what_cannot_be_read_back_is_not_written(
 
 def test_what_is_copied_must_be_there(kovqa: Kovqa, home: Path) -> None:
     done = kovqa("recipes", "new", "mine", "--from", "none.yaml", KOVQA_HOME=home)
-    assert (done.returncode, done.stderr) == (2, "kovqa: no such file: none.yaml\n")
+    assert (done.returncode, done.stderr) == (2, "kovqa: no such file: none.yaml [KOVQA-2223]\n")
     done = kovqa("recipes", "new", "mine", "--from", "tiny", "--set", "data.index=a\n b", KOVQA_HOME=home)
     assert done.returncode == 0, done.stderr
     assert load_recipe("mine").data.index == "a b"
