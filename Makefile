@@ -11,7 +11,7 @@ help:
 	@echo "make test   lint, types and all fast tests"
 	@echo "make lint   lint, format, types and layers only"
 	@echo "make test-lowest  the tests with the oldest libraries that pyproject.toml allows"
-	@echo "make soak   kill and resume, many times; nodes, hosts and cables too"
+	@echo "make soak   all that takes minutes: kill and resume, many times; nodes, hosts and cables too"
 	@echo "make fuzz N=1000  so many damaged files; CASE='…' repeats one"
 	@echo "make bench  speed beside the originals"
 	@echo "make gpu    what only a GPU can show: docs/gpu"
@@ -50,7 +50,7 @@ test-lowest:
 	$(LOWEST)/bin/python -m pytest -n auto --dist loadgroup --ignore tests/test_layers.py  # import-linter wants a newer rich
 
 soak: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults tests/fuzz tests/train tests/distributed tests/slurm tests/hosts tests/bench -m soak
+	$(BIN)/python -m pytest -m soak
 
 N ?= 1000
 CASE ?=

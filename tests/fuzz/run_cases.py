@@ -14,7 +14,7 @@ from tests.fuzz.base_tree import make_base
 from tests.fuzz.damages import DAMAGES
 from tests.fuzz.file_kinds import FILE_KINDS, FileKind
 from tests.fuzz.judge import MAX_MEMORY, MAX_SECONDS, find_fault, list_files
-from tests.tools.forked_commands import LIBRARIES, Ended, ForkedCommands
+from tests.tools.forked_commands import Ended, ForkedCommands
 
 # All that a case takes of the network is refused at once.
 _NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
@@ -90,8 +90,7 @@ class Fuzzer:
     """The base, the server of forks, and a folder for cases; a context manager."""
 
     def __init__(self) -> None:
-        # A library that a command imports late is a tenth of a second of each case.
-        self.commands = ForkedCommands((*LIBRARIES, *_engine_modules()))
+        self.commands = ForkedCommands()
         self._scratch = Path(tempfile.mkdtemp(prefix="kovqa-fuzz-"))
         self.base = self._scratch / "base"
         self._number = 0
@@ -162,30 +161,6 @@ def _files(kind: FileKind, folder: Path) -> list[str]:
 
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _engine_modules() -> list[str]:
-    """All modules of kovqa that commands import when they need them."""
-    import pkgutil
-
-    import kovqa_core
-
-    import kovqa_cli
-
-    packages = [kovqa_core, kovqa_cli]
-    names = [
-        each.name
-        for package in packages
-        for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    ]
-    later = (
-        ".__main__",
-        ".worker",
-        "kovqa_core.train",
-        "kovqa_core.distributed",
-        "onnx_runtime_example",  # a program beside an export, which reads files beside itself
-    )  # no command but train needs them
-    return [name for name in names if not any(each in name for each in later)]
 
 
 def failures(fuzzer: Fuzzer, first_seed: int, count: int, kinds: tuple[str, ...] = ()) -> Iterator[Failure]:

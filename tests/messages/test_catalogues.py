@@ -6,6 +6,7 @@ import json
 import string
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,29 +21,36 @@ from kovqa_core.messages.languages import (
 )
 
 from tests.conftest import Kovqa, clean_env
-from tests.messages.test_messages import CALLS, text_of
+from tests.messages.test_messages import message_calls, text_of
 from tools.catalogues import FOLDER, current_entries, read_translations, render_catalogue
 
-ENTRIES = current_entries()
+pytestmark = pytest.mark.xdist_group("messages")
+DOMAINS = sorted(path.stem for path in (FOLDER / "ko").glob("*.po"))
+
+
+@cache
+def entries() -> dict[str, dict[str, str]]:
+    """What the code says; it takes seconds to collect."""
+    return current_entries()
 
 
 def test_the_catalogues_have_all_that_the_code_says() -> None:
     """`python tools/catalogues.py` adds what is missing."""
-    keys = {key for domain, english in ENTRIES.items() if domain != "help" for key in english}
-    assert keys == {text_of(call.args[0]) for _, call in CALLS}
-    assert {path.stem for path in (FOLDER / "ko").glob("*.po")} == set(ENTRIES)
+    keys = {key for domain, english in entries().items() if domain != "help" for key in english}
+    assert keys == {text_of(call.args[0]) for _, call in message_calls()}
+    assert sorted(entries()) == DOMAINS
     stale = [
         domain
-        for domain, english in ENTRIES.items()
+        for domain, english in entries().items()
         if render_catalogue("ko", domain, english) != (FOLDER / "ko" / f"{domain}.po").read_text("utf-8")
     ]
     assert not stale
 
 
-@pytest.mark.parametrize("domain", sorted(ENTRIES))
+@pytest.mark.parametrize("domain", DOMAINS)
 def test_all_is_translated(domain: str) -> None:
     translations = read_translations(FOLDER / "ko" / f"{domain}.po")
-    assert not [key for key in ENTRIES[domain] if not translations[key][1]]
+    assert not [key for key in entries()[domain] if not translations[key][1]]
 
 
 def field_names(text: str) -> set[str]:
@@ -52,7 +60,7 @@ def field_names(text: str) -> set[str]:
 def test_fields_are_those_of_the_english() -> None:
     wrong = [
         key
-        for domain, english in ENTRIES.items()
+        for domain, english in entries().items()
         if domain != "help"
         for key, text in read_catalogue("ko", domain).items()
         if text and field_names(text) != field_names(english[key])
@@ -61,7 +69,7 @@ def test_fields_are_those_of_the_english() -> None:
 
 
 def test_the_reader_reads_what_babel_reads() -> None:
-    for domain in ENTRIES:
+    for domain in entries():
         path = FOLDER / "ko" / f"{domain}.po"
         assert read_catalogue("ko", domain) == {
             key: text for key, (_, text) in read_translations(path).items()

@@ -6,9 +6,11 @@ import ast
 import re
 import string
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import kovqa_core
+import pytest
 from kovqa_core.messages import Message, message
 
 import kovqa_cli
@@ -18,14 +20,24 @@ FILES = sorted([*CORE.parent.rglob("*.py"), *CLI.rglob("*.py")])
 KEY = re.compile(r"[a-z0-9_]+(\.[a-z0-9-]+)+")
 
 
-def message_calls() -> Iterator[tuple[str, ast.Call]]:
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "message":
-                yield f"{path.relative_to(path.parents[2])}:{node.lineno}", node
+pytestmark = pytest.mark.xdist_group("messages")  # the files are read once, and not where tests are collected
 
 
-CALLS = list(message_calls())
+@cache
+def nodes() -> list[tuple[Path, tuple[ast.AST, ...]]]:
+    """All that each file's tree holds."""
+    return [(path, tuple(ast.walk(ast.parse(path.read_text("utf-8"))))) for path in FILES]
+
+
+@cache
+def message_calls() -> list[tuple[str, ast.Call]]:
+    """Calls of `message`, with their places."""
+    return [
+        (f"{path.relative_to(path.parents[2])}:{node.lineno}", node)
+        for path, found in nodes()
+        for node in found
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "message"
+    ]
 
 
 def text_of(node: ast.expr) -> str | None:
@@ -43,7 +55,7 @@ def test_a_message_is_a_text_that_knows_its_key_and_fields() -> None:
 
 def test_every_message_has_a_key_a_text_and_its_fields() -> None:
     wrong = []
-    for place, call in CALLS:
+    for place, call in message_calls():
         key, english = (text_of(argument) for argument in call.args) if len(call.args) == 2 else (None, None)
         if key is None or english is None or not KEY.fullmatch(key):
             wrong.append(f"{place}: key and text are two literals, the key like index.image-missing")
@@ -57,7 +69,7 @@ def test_every_message_has_a_key_a_text_and_its_fields() -> None:
 
 def test_one_key_one_text() -> None:
     texts: dict[str, set[str]] = {}
-    for _, call in CALLS:
+    for _, call in message_calls():
         texts.setdefault(text_of(call.args[0]) or "", set()).add(text_of(call.args[1]) or "")
     assert not {key: found for key, found in texts.items() if len(found) > 1}
 
@@ -71,8 +83,8 @@ ERRORS = {
 def test_every_error_speaks_by_key() -> None:
     """An error's words are messages, or come from one; nothing is glued together where it is raised."""
     wrong = []
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for path, found in nodes():
+        for node in found:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
                 for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
                     glued = isinstance(argument, ast.JoinedStr | ast.BinOp)
@@ -91,10 +103,9 @@ BANNED = [
 
 def texts() -> Iterator[tuple[str, str]]:
     """Messages, help texts and docstrings, with their places."""
-    for path in FILES:
-        tree = ast.parse(path.read_text("utf-8"))
+    for path, found in nodes():
         place = path.relative_to(path.parents[2])
-        for node in ast.walk(tree):
+        for node in found:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
                 doc := ast.get_docstring(node)
             ):

@@ -14,7 +14,7 @@ from kovqa_core.messages.packed import pack_message, pack_texts, unpack_message,
 from kovqa_core.runs.events import TrainStepEvent, WarningEvent, event_line, parse_event
 from kovqa_core.runs.folder import RunError, error_values, read_error
 
-from tests.messages.test_messages import CALLS, text_of
+from tests.messages.test_messages import message_calls, text_of
 
 
 def problem_of(path: str = "index") -> Message:
@@ -56,7 +56,7 @@ def test_events_and_errors_keep_their_keys(tmp_path: Path) -> None:
 
 
 def test_every_key_may_be_packed() -> None:
-    for _, call in CALLS:
+    for _, call in message_calls():
         packed = {"text": "m", "key": text_of(call.args[0]), "fields": {}}
         assert isinstance(unpack_message("m", packed), Message), packed
 

@@ -10,6 +10,8 @@ operation on a file of its folder.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import resource
@@ -33,6 +35,12 @@ LIBRARIES = (
     "openpyxl",
     "pyarrow.parquet",
 )
+_PROGRAMS = (
+    "__main__",
+    "entry",
+    "worker",
+    "onnx_runtime_example",
+)  # they do something where they are imported
 # Audit events of Python that change files; `open` counts where it is for writing.
 _CHANGES = (
     "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
@@ -170,7 +178,10 @@ def _serve() -> None:
     build = typer.main.get_command
     parser = build(app)
     typer.main.get_command = lambda typer_app: parser if typer_app is app else build(typer_app)
+    _import_all_modules()
     _forget_exit_functions()
+    gc.collect()
+    gc.freeze()  # what is loaded is not looked through, and so not copied, by any fork
     wire = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for line in sys.stdin:
@@ -181,6 +192,25 @@ def _serve() -> None:
         answers = _wait(started, pids, folders, begin)
         os.write(wire, (json.dumps(answers) + "\n").encode())
     os._exit(0)  # without the libraries' functions for it, their objects would complain
+
+
+def _import_all_modules() -> None:
+    """Commands import their modules when they run: a third of a second of each fork, most of it pydantic's classes.
+
+    A module that lacks a package here lacks it in the fork, too, which then says so.
+    """
+    import importlib
+    import pkgutil
+
+    import kovqa_core
+
+    import kovqa_cli
+
+    for package in (kovqa_core, kovqa_cli):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name.rpartition(".")[2] not in _PROGRAMS:
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module.name)
 
 
 def _forget_exit_functions() -> None:
