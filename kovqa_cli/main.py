@@ -44,6 +44,11 @@ from kovqa_cli.stop_signals import interrupt_on_signals
 from kovqa_cli.typer_texts import run_command, usage_error
 from kovqa_cli.utf8_mode import ensure_utf8_mode
 
+# Variables that stand for options.
+_OPTION_VARIABLES = (
+    "KOVQA_RECIPE", "KOVQA_PROFILE", "KOVQA_DATA", "KOVQA_TOKENIZER", "KOVQA_MODEL", "KOVQA_ROOT",
+)  # fmt: skip
+
 app = typer.Typer(
     name="kovqa",
     help="Korean visual question answering: from raw data to a trained model, an answer and a submission.",
@@ -162,8 +167,17 @@ def _report_error(error: Exception) -> int:
         raise error  # a bug of ours keeps its traceback
     if os.environ.get("KOVQA_DEBUG"):
         raise error
-    print_note(error_line(error.message, error.hint))
+    print_note(error_line(_name_variable(error.message), error.hint))
     return error.exit_code
+
+
+def _name_variable(problem: str) -> str:
+    """A problem of a value that was not typed, but stands in a variable, with that one's name."""
+    for name in _OPTION_VARIABLES:
+        value = os.environ.get(name)
+        if value and value in problem and name not in problem and value not in " ".join(sys.argv[1:]):
+            return message("cli.from-variable", "{problem} (from {variable})", problem=problem, variable=name)
+    return problem
 
 
 def _missing_package(error: Exception) -> MachineError | None:

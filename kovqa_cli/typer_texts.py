@@ -15,6 +15,16 @@ from kovqa_core.errors import SettingsError, did_you_mean
 from kovqa_core.messages import Message, message
 from kovqa_core.messages.languages import translate, translate_help
 
+from kovqa_cli.typed_mistakes import (
+    command_hint,
+    extra_words_hint,
+    near_commands,
+    near_options,
+    option_hint,
+    parameter_name,
+    refuse_empty_values,
+)
+
 # The frame of a help page. Typer asks gettext for some of these, and has others in its code.
 _FRAME_TEXTS = {
     "Arguments": message("usage.arguments", "Arguments"),
@@ -30,6 +40,8 @@ _HELP_OPTION = message("usage.help-option", "Show this message and exit.")
 # Typer wraps lines by the number of characters, but a Hangul syllable takes two columns: behind each stands this one
 # while lines are wrapped.
 _SECOND_COLUMN = "\0"
+_NO_COMMAND = re.compile(r"No such command '(.*?)'")
+_EXTRA_WORDS = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)$", re.DOTALL)
 
 
 def translate_help_pages(command: Any, language: str) -> None:
@@ -104,32 +116,43 @@ def usage_error(error: Any) -> SettingsError | None:
         return None
     problem = _usage_message(error, kind, context)
     if context is None:  # of an option without its value Typer does not say where it stood
-        return SettingsError(problem)
-    return SettingsError(
-        problem, message("usage.see-help", "see {command} --help", command=context.command_path)
-    )
+        return SettingsError(
+            problem, message("usage.add-help.hint", "the same command with --help says what it takes")
+        )
+    see_help = message("usage.see-help", "see {command} --help", command=context.command_path)
+    return SettingsError(problem, _usage_hint(error, kind, context) or see_help)
+
+
+def _usage_hint(error: Any, kind: str, context: Any) -> Message | None:
+    """What to type in its place, where that can be guessed."""
+    if kind == "NoSuchOption" and not near_options(error.option_name, context):
+        return option_hint(error.option_name, context)
+    if found := _NO_COMMAND.match(error.message):
+        return command_hint(found[1], context)
+    if found := _EXTRA_WORDS.match(error.message):
+        return extra_words_hint(found[1], context)
+    return None
 
 
 def _usage_message(error: Any, kind: str, context: Any) -> Message:
     if kind == "NoSuchOption":
         problem = message("usage.no-such-option", "no such option: {option}", option=error.option_name)
-        return did_you_mean(problem, error.possibilities) if error.possibilities else problem
+        near = near_options(error.option_name, context)
+        return did_you_mean(problem, near) if near else problem
     if kind == "MissingParameter":
         return _missing_message(error.param)
     if kind == "BadParameter":
-        names = " / ".join(getattr(error.param, "opts", [])) or str(
-            getattr(error.param, "human_readable_name", "")
-        )
         return message(
-            "usage.bad-value", "{option}: {reason}", option=names, reason=_value_reason(error.message)
-        )
+            "usage.bad-value", "{option}: {reason}",
+            option=parameter_name(error.param) if error.param else "", reason=_value_reason(error.message),
+        )  # fmt: skip
     if kind == "BadOptionUsage":
         if "does not take" in error.message:
             return message("usage.takes-no-value", "{option} takes no value", option=error.option_name)
         return message("usage.needs-value", "{option} needs a value", option=error.option_name)
-    if found := re.match(r"No such command '(.*?)'", error.message):
+    if found := _NO_COMMAND.match(error.message):
         return _no_such_command(found[1], context)
-    if found := re.match(r"Got unexpected extra argument\(s\) \((.*)\)$", error.message, re.DOTALL):
+    if found := _EXTRA_WORDS.match(error.message):
         return message("usage.extra-words", "unexpected words: {words}", words=found[1])
     if error.message.startswith("Missing command"):
         return message("usage.missing-command", "a command is missing")
@@ -137,16 +160,15 @@ def _usage_message(error: Any, kind: str, context: Any) -> Message:
 
 
 def _missing_message(parameter: Any) -> Message:
+    name = parameter_name(parameter)
     if parameter.param_type_name == "argument":
-        return message("usage.missing-argument", "{name} is missing", name=parameter.display_name_raw)
-    return message("usage.missing-option", "{option} is missing", option=" / ".join(parameter.opts))
+        return message("usage.missing-argument", "{name} is missing", name=name)
+    return message("usage.missing-option", "{option} is missing", option=name)
 
 
 def _no_such_command(name: str, context: Any) -> Message:
-    import difflib
-
     problem = message("usage.no-such-command", "no such command: {name}", name=name)
-    near = difflib.get_close_matches(name, list(context.command.commands), n=3)
+    near = near_commands(name, list(context.command.commands))
     return did_you_mean(problem, near) if near else problem
 
 
@@ -160,6 +182,8 @@ def _value_reason(reason: str) -> str:
         if found[1] == "greater":
             return message("usage.too-small", "must be at least {bound}", bound=found[3])
         return message("usage.too-large", "must be at most {bound}", bound=found[3])
+    if found := re.match(r"[Pp]ath '(.*)' is not (readable|writable)", reason):
+        return message("usage.may-not-be-read", "{path} may not be opened: see ls -l", path=found[1])
     if found := re.search(r"(?:Value error, )?'(.*)' is not one of (.*)\.$", reason):
         return message(
             "usage.not-a-choice",
@@ -178,6 +202,7 @@ def run_command(app: typer.Typer, language: str) -> Any:
         language: of help pages.
     """
     command = typer.main.get_command(app)
+    refuse_empty_values(command)
     if language != "en":
         translate_help_pages(command, language)
     completes = "_KOVQA_COMPLETE" in os.environ

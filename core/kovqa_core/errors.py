@@ -7,12 +7,15 @@ of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from kovqa_core.messages import Message, message
 
 _MAX_NAMED_IDS = 10  # ids in a message
+_MAX_LOOKED_AT = 1000  # names of a folder that are compared with one that is not there
 
 
 class KovqaError(Exception):
@@ -129,6 +132,23 @@ def did_you_mean(problem: Message, names: Sequence[str]) -> Message:
     return message(
         "errors.did-you-mean", "{problem}; did you mean {names}?", problem=problem, names=name_or_name(names)
     )
+
+
+def with_near_files(problem: Message, path: Path) -> Message:
+    """A problem of a path that is not there, and names beside it that may have been meant."""
+    import difflib
+    import itertools
+    import unicodedata
+
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [each.name for each in itertools.islice(entries, _MAX_LOOKED_AT) if each.name[:1] != "."]
+    except (OSError, ValueError):
+        return problem
+    # A Mac's names are in letters that come apart: ㅎㅏㄴ.
+    whole = {unicodedata.normalize("NFC", name): name for name in sorted(names)}
+    near = difflib.get_close_matches(unicodedata.normalize("NFC", path.name), whole, n=2, cutoff=0.7)
+    return did_you_mean(problem, [str(path.parent / whole[name]) for name in near]) if near else problem
 
 
 def name_or_name(names: Sequence[str]) -> str:

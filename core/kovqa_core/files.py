@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kovqa_core.bounded_json import MAX_DOCUMENT_BYTES, parse_json
-from kovqa_core.errors import DataError, KovqaError, SettingsError
+from kovqa_core.errors import DataError, KovqaError, SettingsError, with_near_files
 from kovqa_core.file_lock import SAFE_FLAGS, lock_file
 from kovqa_core.messages import Message, message
 from kovqa_core.messages.system_reasons import system_reason
@@ -82,8 +82,9 @@ def _special_file(mode: int) -> Message:
 
 
 def _cannot_read_error(path: Path, reason: str) -> DataError:
+    problem = message("files.cannot-read", "cannot read {path}: {reason}", path=path, reason=reason)
     return DataError(
-        message("files.cannot-read", "cannot read {path}: {reason}", path=path, reason=reason),
+        problem if os.path.lexists(path) else with_near_files(problem, path),
         message("files.cannot-read.hint", "check the path"),
     )
 

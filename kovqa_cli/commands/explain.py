@@ -10,6 +10,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
 from kovqa_cli import completion, options
+from kovqa_cli.question_mistakes import require_image_file
 
 
 def explain(
@@ -51,6 +52,7 @@ def explain(
     from kovqa_cli.output.explain import print_explanation
 
     require_method(method)
+    require_image_file(image)
     if question is not None:
         require_question(question)
     if output is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kovqa_core.errors import SettingsError
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 
 from kovqa_cli import options
 
@@ -42,7 +42,7 @@ def index(
     if per_split is not None:
         _show_examples(output or Path("data") / _require_source(source), per_split, images, as_json=json)
         return
-    source, root = _require_source(source), _require_root(root)
+    source, root = _require_source(source), _require_root(root, source)
     if as_upstream:
         folder = output or Path("data") / f"{source}-upstream"
         _write_upstream_files(source, root, images, folder, tokenizer, as_json=json, quiet=quiet)
@@ -120,7 +120,15 @@ def _require_source(source: str | None) -> str:
     return source
 
 
-def _require_root(root: Path | None) -> Path:
+def _require_root(root: Path | None, source: str) -> Path:
+    if root is None and Path(source).is_file():
+        raise SettingsError(
+            message("index.file-for-source", "{file} is a file; first comes the kind of data set", file=source),
+            message(
+                "index.file-for-source.hint", "for a table of one's own: kovqa index table --root {file} -o {index}",
+                file=shell_quote(source), index=shell_quote(f"{Path(source).stem}-index"),
+            ),
+        )  # fmt: skip
     if root is None:
         raise SettingsError(
             message("index.which-root", "where is the raw data?"),

@@ -12,6 +12,12 @@ from kovqa_core.messages import message
 from kovqa_cli import decoding_options, options, speech_options
 from kovqa_cli.commands.chat import run_chat
 from kovqa_cli.commands.vote import run_vote
+from kovqa_cli.question_mistakes import (
+    require_image_and_question,
+    require_image_file,
+    require_one_mode,
+    require_table_file,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.answer.job import AnsweredTable, AnswerJob, AnswerOptions, ModelAnswer
@@ -106,6 +112,10 @@ def predict(
     is_asked = question is not None or speech is not None
     has_question = image is not None and is_asked and (question is None or speech is None)
     has_table = input is not None and output is not None and speech is None
+    if not chat and speech is None:
+        require_one_mode("predict", image, question, input, output)
+        if input is None:
+            require_image_and_question(image, question)
     if [has_question, has_table, chat].count(True) != 1 or (chat and (is_asked or input or output)):
         raise SettingsError(
             message("predict.one-mode", "give --image and --question, or --input and --output"),
@@ -269,6 +279,7 @@ def answer_question(
     from kovqa_cli.typed_image import named_image
 
     with named_image(image) as path:
+        require_image_file(path)
         return _answer_image(path, question, answer_options, server, quiet=quiet)
 
 
@@ -297,10 +308,13 @@ def answer_table(
 ) -> AnsweredTable:
     """A predictions file, by a server, a profile's processes or this process."""
     from kovqa_core.answer.job import run_answer_job
+    from kovqa_core.data.write_tables import require_table_format
 
     from kovqa_cli.output.answers import print_cpu_warning
     from kovqa_cli.output.progress import show_progress
 
+    require_table_file(job.table)
+    require_table_format(job.output)
     if server:
         from kovqa_core.answer.remote_client import server_backend
 

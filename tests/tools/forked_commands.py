@@ -283,10 +283,10 @@ def _become(command: Started, scratch: Path) -> None:
     if command.inside:
         count_operations(command, scratch)
     if not command.capabilities:
-        _drop_capabilities()
+        drop_capabilities()
 
 
-def _drop_capabilities() -> None:
+def drop_capabilities() -> None:
     """As capset(2): from here on root is a user like any other, who owns root's files."""
     import ctypes
 

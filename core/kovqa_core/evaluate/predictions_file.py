@@ -311,6 +311,17 @@ def _require_same_ids(
     # Compared with the whole split: predictions of other question types are no error, they just do not count.
     foreign = [id for id in predictions.texts if id not in type_of]
     other_split = message("evaluate.other-split.hint", "predict that split again")
+    if missing and foreign and len(foreign) == len(predictions.texts):
+        raise DataError(
+            message(
+                "evaluate.other-rows", "{path} answers other rows: none of its ids is in {index}",
+                path=path, index=index_path,
+            ),
+            message(
+                "evaluate.other-rows.hint",
+                "name the file that was predicted: --index INDEX/val.jsonl, or test.jsonl, train.jsonl",
+            ),
+        )  # fmt: skip
     if missing:
         raise DataError(
             message(

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from kovqa_core.errors import DataError, SettingsError, unknown_name_error
+from kovqa_core.errors import DataError, SettingsError, unknown_name_error, with_near_files
 from kovqa_core.files import real_path
 from kovqa_core.index.find_image import clear_listings
 from kovqa_core.index.packed_root import missing_folder_hint, require_unpacked
@@ -18,7 +18,7 @@ from kovqa_core.index.sources import DataSource, find_source
 from kovqa_core.index.upstream import UPSTREAM_WRITERS, UpstreamWriter
 from kovqa_core.index.upstream.rows import EncodeText
 from kovqa_core.index.writer import ClassSelection, write_index
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.output_lock import output_lock, scratch_folder
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 from kovqa_core.whole_folder import require_new_folder, write_new_folder
@@ -234,10 +234,18 @@ def _accepted_options(
 def _resolve_image_folder(source: DataSource, root: Path, images: Path | None) -> Path:
     if not root.exists():
         raise DataError(
-            message("index.no-root", "no folder or file {root}", root=root),
+            with_near_files(message("index.no-root", "no folder or file {root}", root=root), root),
             message("index.no-root.hint", "check --root"),
         )
     folder = real_path(images or source.find_image_folder(root))
+    if images is None and folder.is_file() and folder == real_path(root):
+        raise DataError(
+            message("index.root-is-a-file", "{root} is a file; this data set is a folder", root=root),
+            message(
+                "index.root-is-a-file.hint", "name the folder; a table of one's own: kovqa index table --root {root}",
+                root=shell_quote(root),
+            ),
+        )  # fmt: skip
     if not folder.is_dir():
         raise DataError(
             message("index.no-image-folder", "no folder {folder}", folder=folder),

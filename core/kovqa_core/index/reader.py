@@ -20,8 +20,9 @@ from kovqa_core.data.example import Example, parse_example
 from kovqa_core.data.image_names import is_inside, is_too_wide, outside_image_error, wide_folder_error
 from kovqa_core.errors import DataError, no_names
 from kovqa_core.files import open_file, real_path
+from kovqa_core.index.not_an_index import no_index_error, no_split_file_error
 from kovqa_core.index.report import REPORT_FILE, IndexReport, read_report
-from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages import message
 
 if TYPE_CHECKING:
     import numpy as np  # at run time only where rows are read: 0.07 s that a plan saves
@@ -43,10 +44,7 @@ class IndexSplit(Sequence[Example]):
     def __init__(self, path: Path, images: Path | None = None) -> None:
         self.path, self.images = path, images
         if not path.is_file():
-            raise DataError(
-                message("index.no-split-file", "no index file {file}", file=path),
-                message("index.no-split-file.hint", "write the index first: kovqa index SOURCE --root DIR"),
-            )
+            raise no_split_file_error(path)
         self._size = path.stat().st_size
         self._offsets = _line_offsets(path, path.with_suffix(".offsets"), self._size)
         self._map: mmap.mmap | None = None
@@ -203,14 +201,7 @@ def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
         DataError: no index there, or no image folder; or one in which anything may lie, and only the index says so.
     """
     if not (folder / REPORT_FILE).is_file():
-        raise DataError(
-            message("index.not-found", "no index in {folder}", folder=folder),
-            message(
-                "index.not-found.hint",
-                "write it first: kovqa index SOURCE --root DIR -o {folder}",
-                folder=shell_quote(folder),
-            ),
-        )
+        raise no_index_error(folder)
     report = read_report(folder)
     # By the text, not `resolve`: an image folder that is a link stays the name that users know.
     image_folder = images or Path(os.path.normpath(real_path(folder) / report.image_folder))

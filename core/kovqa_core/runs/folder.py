@@ -14,7 +14,7 @@ from kovqa_core.download.hub_copies import find_hub_copy, hub_copy_missing, pars
 from kovqa_core.errors import DataError, KovqaError, ModelError
 from kovqa_core.file_lock import is_locked
 from kovqa_core.files import read_json, write_json
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.messages.packed import pack_texts, unpack_message
 from kovqa_core.runs.best_step import recomputed_best
 from kovqa_core.runs.events import report_warning
@@ -198,6 +198,11 @@ def find_model_folder(model: Path | None, task: str) -> Path:
                 "runs.onnx-export.hint", "name the model it was made of, or run what is in it: run_onnx.py"
             ),
         )
+    if step is None and (model / "run.yaml").is_file():
+        raise ModelError(
+            message("runs.no-checkpoint-yet", "{folder} has no checkpoint yet", folder=model),
+            message("runs.no-checkpoint-yet.hint", "train it: kovqa train --resume -o {folder}", folder=shell_quote(model)),
+        )  # fmt: skip
     if step is None:
         from kovqa_core.runs.near_runs import with_near_runs
 

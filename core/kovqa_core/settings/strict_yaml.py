@@ -274,6 +274,14 @@ def build_settings(
         raise _validation_failure(settings_class, document, at, error) from None
 
 
+# What other programs call a recipe's or a profile's keys.
+_OTHER_NAMES = {
+    "learning_rate": ["optim.lr"], "batch_size": ["optim.global_batch"], "epoch": ["optim.epochs"],
+    "num_epochs": ["optim.epochs"], "max_steps": ["optim.steps"], "precision": ["profile.precision"],
+    "bf16": ["profile.precision"], "workers": ["profile.loader_workers"],
+}  # fmt: skip
+
+
 def _validation_failure(
     settings_class: type[StrictSettings], document: SettingsDocument, at: KeyPath, error: ValidationError
 ) -> SettingsError:
@@ -286,7 +294,7 @@ def _validation_failure(
         key = str(path[-1])
         problem = message("settings.unknown-key", "{place}: unknown key '{key}'", place=place, key=key)
         inside = tuple(first["loc"])[:-1]
-        deeper = [] if inside else _keys_called(settings_class, key)
+        deeper = [] if inside else _keys_called(settings_class, key) or _OTHER_NAMES.get(key, [])
         if deeper:  # lr, for optim.lr
             return SettingsError(did_you_mean(problem, deeper))
         return unknown_name_error(problem, key, _known_keys(settings_class, inside))

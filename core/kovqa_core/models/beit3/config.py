@@ -169,7 +169,11 @@ def no_tokenizer_error() -> SettingsError:
     """The error of a recipe without a tokenizer."""
     return SettingsError(
         message("beit3.no-tokenizer", "no tokenizer named"),
-        message("beit3.no-tokenizer.hint", "name a SentencePiece model: --tokenizer FILE"),
+        message(
+            "beit3.no-tokenizer.hint",
+            "train one on the index (or texts): kovqa tokenizer train INDEX -o tokenizer.model; then add "
+            "--tokenizer tokenizer.model",
+        ),
     )
 
 
