@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.errors import SettingsError
 from kovqa_core.messages import Message, message, shell_quote
 
 # What people call commands that have another name here.
@@ -31,45 +29,6 @@ _OTHER_KEYS = {
     "workers": "profile.loader_workers",
 }  # fmt: skip
 _GPU_OPTIONS = ("--gpus", "--gpu", "--num-gpus", "--device", "--devices", "--nproc-per-node")
-# Texts that may be empty, and are said to be where that is wrong.
-_MAY_BE_EMPTY = {
-    "question", "text", "fill", "fill_unreadable", "team", "memo", "instruction", "sets", "changes", "column", "grid",
-}  # fmt: skip
-
-
-def refuse_empty_values(command: Any) -> None:
-    """Let no option and no argument have the empty text for a value: as a path it would be the current folder.
-
-    Args:
-        command: of Typer, with all below it.
-    """
-    for parameter in command.params:
-        if not getattr(parameter, "is_flag", False) and parameter.name not in _MAY_BE_EMPTY:
-            parameter.process_value = functools.partial(_process_value, parameter, parameter.process_value)
-    for subcommand in getattr(command, "commands", {}).values():
-        refuse_empty_values(subcommand)
-
-
-def _process_value(parameter: Any, process: Any, context: Any, value: Any) -> Any:
-    is_empty = value == "" or (isinstance(value, (list, tuple)) and "" in value)
-    if is_empty and parameter.default != value and not context.resilient_parsing:
-        name = parameter_name(parameter)
-        raise SettingsError(
-            message("usage.empty-value", "{option} is empty", option=name),
-            message(
-                "usage.empty-value.hint",
-                "give a value, or leave {option} out; was a variable of the shell empty?",
-                option=name,
-            ),
-        )
-    return process(context, value)
-
-
-def parameter_name(parameter: Any) -> str:
-    """As people type it: `--output / -o`; the name of an argument."""
-    if parameter.param_type_name == "argument":
-        return str(parameter.display_name_raw)
-    return " / ".join(parameter.opts)
 
 
 def near_commands(name: str, commands: Sequence[str]) -> list[str]:

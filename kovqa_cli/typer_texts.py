@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import re
@@ -14,16 +15,6 @@ import typer
 from kovqa_core.errors import SettingsError, did_you_mean
 from kovqa_core.messages import Message, message
 from kovqa_core.messages.languages import translate, translate_help
-
-from kovqa_cli.typed_mistakes import (
-    command_hint,
-    extra_words_hint,
-    near_commands,
-    near_options,
-    option_hint,
-    parameter_name,
-    refuse_empty_values,
-)
 
 # The frame of a help page. Typer asks gettext for some of these, and has others in its code.
 _FRAME_TEXTS = {
@@ -42,6 +33,11 @@ _HELP_OPTION = message("usage.help-option", "Show this message and exit.")
 _SECOND_COLUMN = "\0"
 _NO_COMMAND = re.compile(r"No such command '(.*?)'")
 _EXTRA_WORDS = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)$", re.DOTALL)
+
+# Texts that may be empty, and are said to be where that is wrong.
+_MAY_BE_EMPTY = {
+    "question", "text", "fill", "fill_unreadable", "team", "memo", "instruction", "sets", "changes", "column", "grid",
+}  # fmt: skip
 
 
 def translate_help_pages(command: Any, language: str) -> None:
@@ -125,6 +121,8 @@ def usage_error(error: Any) -> SettingsError | None:
 
 def _usage_hint(error: Any, kind: str, context: Any) -> Message | None:
     """What to type in its place, where that can be guessed."""
+    from kovqa_cli.typed_mistakes import command_hint, extra_words_hint, near_options, option_hint
+
     if kind == "NoSuchOption" and not near_options(error.option_name, context):
         return option_hint(error.option_name, context)
     if found := _NO_COMMAND.match(error.message):
@@ -137,6 +135,8 @@ def _usage_hint(error: Any, kind: str, context: Any) -> Message | None:
 def _usage_message(error: Any, kind: str, context: Any) -> Message:
     if kind == "NoSuchOption":
         problem = message("usage.no-such-option", "no such option: {option}", option=error.option_name)
+        from kovqa_cli.typed_mistakes import near_options
+
         near = near_options(error.option_name, context)
         return did_you_mean(problem, near) if near else problem
     if kind == "MissingParameter":
@@ -167,6 +167,8 @@ def _missing_message(parameter: Any) -> Message:
 
 
 def _no_such_command(name: str, context: Any) -> Message:
+    from kovqa_cli.typed_mistakes import near_commands
+
     problem = message("usage.no-such-command", "no such command: {name}", name=name)
     near = near_commands(name, list(context.command.commands))
     return did_you_mean(problem, near) if near else problem
@@ -192,6 +194,41 @@ def _value_reason(reason: str) -> str:
             choices=found[2].replace("'", ""),
         )
     return reason
+
+
+def refuse_empty_values(command: Any) -> None:
+    """Let no option and no argument have the empty text for a value: as a path it would be the current folder.
+
+    Args:
+        command: of Typer, with all below it.
+    """
+    for parameter in command.params:
+        if not getattr(parameter, "is_flag", False) and parameter.name not in _MAY_BE_EMPTY:
+            parameter.process_value = functools.partial(_process_value, parameter, parameter.process_value)
+    for subcommand in getattr(command, "commands", {}).values():
+        refuse_empty_values(subcommand)
+
+
+def _process_value(parameter: Any, process: Any, context: Any, value: Any) -> Any:
+    is_empty = value == "" or (isinstance(value, (list, tuple)) and "" in value)
+    if is_empty and parameter.default != value and not context.resilient_parsing:
+        name = parameter_name(parameter)
+        raise SettingsError(
+            message("usage.empty-value", "{option} is empty", option=name),
+            message(
+                "usage.empty-value.hint",
+                "give a value, or leave {option} out; was a variable of the shell empty?",
+                option=name,
+            ),
+        )
+    return process(context, value)
+
+
+def parameter_name(parameter: Any) -> str:
+    """As people type it: `--output / -o`; the name of an argument."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.display_name_raw)
+    return " / ".join(parameter.opts)
 
 
 def run_command(app: typer.Typer, language: str) -> Any:

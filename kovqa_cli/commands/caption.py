@@ -18,7 +18,6 @@ from kovqa_cli.commands.predict import (
     require_table,
     require_table_of_images,
 )
-from kovqa_cli.question_mistakes import require_one_mode
 
 
 def caption(
@@ -87,6 +86,8 @@ def caption(
     quiet: options.QuietOption = False,
 ) -> None:
     """Describe one image, or every image of a folder or table."""
+    from kovqa_cli.question_mistakes import require_one_mode
+
     require_one_mode("caption", image, None, input, output)
     if (
         (image is None) == (input is None)

@@ -10,7 +10,6 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
 from kovqa_cli import completion, options
-from kovqa_cli.question_mistakes import require_image_file
 
 
 def explain(
@@ -50,6 +49,7 @@ def explain(
 
     from kovqa_cli.output.answers import print_cpu_warning
     from kovqa_cli.output.explain import print_explanation
+    from kovqa_cli.question_mistakes import require_image_file
 
     require_method(method)
     require_image_file(image)

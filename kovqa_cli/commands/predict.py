@@ -12,12 +12,6 @@ from kovqa_core.messages import message
 from kovqa_cli import decoding_options, options, speech_options
 from kovqa_cli.commands.chat import run_chat
 from kovqa_cli.commands.vote import run_vote
-from kovqa_cli.question_mistakes import (
-    require_image_and_question,
-    require_image_file,
-    require_one_mode,
-    require_table_file,
-)
 
 if TYPE_CHECKING:
     from kovqa_core.answer.job import AnsweredTable, AnswerJob, AnswerOptions, ModelAnswer
@@ -113,6 +107,8 @@ def predict(
     has_question = image is not None and is_asked and (question is None or speech is None)
     has_table = input is not None and output is not None and speech is None
     if not chat and speech is None:
+        from kovqa_cli.question_mistakes import require_image_and_question, require_one_mode
+
         require_one_mode("predict", image, question, input, output)
         if input is None:
             require_image_and_question(image, question)
@@ -276,6 +272,7 @@ def answer_question(
     image: Path, question: str, answer_options: AnswerOptions, server: str | None, *, quiet: bool
 ) -> ModelAnswer:
     """One answer or caption, of a model here or on a server; for the latter nothing heavy is loaded."""
+    from kovqa_cli.question_mistakes import require_image_file
     from kovqa_cli.typed_image import named_image
 
     with named_image(image) as path:
@@ -312,6 +309,7 @@ def answer_table(
 
     from kovqa_cli.output.answers import print_cpu_warning
     from kovqa_cli.output.progress import show_progress
+    from kovqa_cli.question_mistakes import require_table_file
 
     require_table_file(job.table)
     require_table_format(job.output)
