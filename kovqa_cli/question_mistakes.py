@@ -100,7 +100,7 @@ def require_image_file(image: Path) -> None:
             ),
         )  # fmt: skip
     if not image.exists():
-        problem = message("answer.image-not-found", "no image {image}", image=image)
+        problem = message("answer.image-not-found", "image {image} is missing", image=image)
         raise DataError(
             with_near_files(problem, image),
             message("answer.image-not-found.hint", "check the path; a name with blanks wants quotes"),
