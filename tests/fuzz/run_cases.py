@@ -144,8 +144,10 @@ class Fuzzer:
 
 
 def _outputs(kind: FileKind, command: int) -> tuple[str, ...]:
-    words = [word for word in shlex.split(kind.commands[command]) if word.startswith("out/")]
-    return tuple(word.removeprefix("out/") for word in words)
+    words = shlex.split(kind.commands[command])
+    if "-n" in words:  # a dry run leaves nothing
+        return ()
+    return tuple(word.removeprefix("out/") for word in words if word.startswith("out/"))
 
 
 def _files(kind: FileKind, folder: Path) -> list[str]:
