@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -33,7 +34,7 @@ from kovqa_core.data.answers import read_answers
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions, one_answer_error
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models import family_part
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
@@ -176,6 +177,29 @@ class LoadOptions:
     four_bit: bool = field(default=False, kw_only=True)
 
 
+@dataclass(frozen=True)
+class FeatureRequest:
+    """What a run asks its family for before it trains: features of frozen parts, computed once an image.
+
+    Attributes:
+        list_images: all images of the run, each once.
+        folder: where a file of them may be kept: the run's.
+        batch: images at once.
+        precision: of the profile.
+        autocast: context of the forward passes.
+        stop_requested: True once the process was asked to stop.
+        on_progress: called with how many of how many images are done.
+    """
+
+    list_images: Callable[[], list[Path]]
+    folder: Path
+    batch: int
+    precision: str
+    autocast: Callable[[], AbstractContextManager[object]]
+    stop_requested: Callable[[], bool]
+    on_progress: Callable[[int, int], None]
+
+
 DEFAULT_LOADING = LoadOptions()
 ModelType = TypeVar("ModelType", bound=FamilyModel)
 ProcessorType = TypeVar("ProcessorType", bound=ExampleProcessor)
@@ -207,6 +231,8 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         prompt_columns: what it reads of a row besides its question, of "context" and "choices"; None: neither.
         has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
         count_text_tokens: what its tokenizer makes of the texts of training examples; None: it reads none.
+        use_features: from now on a processor reads features of the model's frozen parts, where it has any; what to say
+            of them. None: it computes all in every epoch.
         explain: how to find out where an answer comes from; None: its answers cannot be explained.
     """
 
@@ -228,6 +254,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     has_remote_code: bool = False
     prompt_columns: Callable[[ProcessorType], Sequence[str]] | None = None
     count_text_tokens: Callable[[ProcessorType, Sequence[Example]], TokenCount] | None = None
+    use_features: Callable[[ModelType, ProcessorType, FeatureRequest], Message | None] | None = None
     explain: ExplainFunctions[ModelType, ProcessorType] | None = None
 
 

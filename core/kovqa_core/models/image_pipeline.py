@@ -104,6 +104,10 @@ class ImagePipeline:
             del self._recent[next(iter(self._recent))]
         return pixels
 
+    def load_unchanged(self, source: ImageSource) -> np.ndarray:
+        """uint8 [3, S, S] of an image, neither augmented nor kept."""
+        return self._resized(source)
+
     def _resized(self, source: ImageSource) -> np.ndarray:
         image = open_image(source, as_stored=self.as_stored)
         return image_transforms.image_to_array(

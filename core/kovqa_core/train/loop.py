@@ -27,6 +27,7 @@ from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.accumulate import accumulate_gradients, batch_norm_note
 from kovqa_core.train.checkpoint_writer import CheckpointWriter
 from kovqa_core.train.deterministic import deterministic_errors, use_deterministic_kernels
+from kovqa_core.train.frozen_features import use_frozen_features
 from kovqa_core.train.loader import micro_batch_keys
 from kovqa_core.train.memory_errors import training_memory_errors
 from kovqa_core.train.meter import TrainMeter
@@ -66,6 +67,7 @@ def _train_to_end(state: TrainState) -> None:
         state.log.emit_event(WarningEvent(note))
     if state.progress.evaluation_due:  # the run ended between a save and its evaluation
         run_validation(state)
+    use_frozen_features(state)
     began, first_step = time.time(), state.progress.step
     batches = _train_batches(state)
     meter = TrainMeter(state, began=time.monotonic(), first_step=first_step)

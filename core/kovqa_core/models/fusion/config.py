@@ -55,6 +55,18 @@ class ModelConfig(FamilyConfig):
         {}, description="arguments of timm.create_model that differ", examples=[{"drop_path_rate": 0.1}]
     )
     random_init: bool = Field(False, description="encoders start with random weights: no file is read")
+    freeze: Literal["none", "picture", "both"] = Field(
+        "none",
+        description="encoders that keep their published weights; features of a frozen image encoder are computed "
+        "once an image (needs fusion: grid and data.augment: none)",
+    )
+    feature_cache_gb: float = Field(
+        4.0,
+        ge=0,
+        description="most room of the file that keeps those features beside the run; more: computed in every epoch; "
+        "0: no file",
+        examples=[20],
+    )
     tokenizer: str | None = Field(
         None,
         description="default: the question encoder's own; --tokenizer wins",
@@ -127,6 +139,14 @@ class ModelConfig(FamilyConfig):
         if self.fusion == "grid" and self.scope == "batch":
             raise ValueError(
                 message("fusion.scope-of-product", "scope: batch goes with fusion: product only")
+            )
+        if self.freeze != "none" and self.fusion != "grid":
+            raise ValueError(
+                message(
+                    "fusion.freeze-of-grid",
+                    "freeze goes with fusion: grid only: a product's encoders have new layers of their own, "
+                    "which must learn",
+                )
             )
         return self
 

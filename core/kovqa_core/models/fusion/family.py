@@ -16,7 +16,7 @@ from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import SettingsError, first_names
 from kovqa_core.files import write_text
 from kovqa_core.index.reader import filter_question_types, open_training_index
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.checkpoint_info import read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.class_answers import begin_answers_of, count_foreign_choices
@@ -27,6 +27,7 @@ from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.export_check import ExportCheck, ExportedModel
 from kovqa_core.models.family import (
     FamilyModel,
+    FeatureRequest,
     LoadOptions,
     ModelFamily,
     ReadAnswers,
@@ -46,6 +47,7 @@ from kovqa_core.models.fusion.config import (
 )
 from kovqa_core.models.fusion.encoders import load_encoder_weights
 from kovqa_core.models.fusion.explain import score_answer
+from kovqa_core.models.fusion.feature_file import make_feature_file
 from kovqa_core.models.fusion.losses import compute_class_weights, row_weights
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import (
@@ -99,8 +101,9 @@ class FusionModel(FamilyModel):
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Activation checkpointing in both encoders; torch.compile of the question's layers and the image encoder."""
-        if activation_checkpointing:
+        if activation_checkpointing and self.net.config.freeze != "both":
             self.net.question.gradient_checkpointing_enable()
+        if activation_checkpointing and self.net.config.freeze == "none":
             self.net.picture.set_grad_checkpointing()
         if compile:
             self.net.compiled = True
@@ -301,6 +304,21 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, FusionP
     return model, FusionProcessor(config, tokenizer, answers, options.data)
 
 
+def use_features(model: FusionModel, processor: FusionProcessor, request: FeatureRequest) -> Message | None:
+    """From now on batches hold features of a frozen image encoder, where they are the same in every epoch."""
+    config, data = model.net.config, processor.pipeline.data
+    if config.freeze == "none" or not config.feature_cache_gb:
+        return None
+    if data.augment != "none" or data.flip:
+        return message(
+            "fusion.augmented-features",
+            "images are augmented, so the frozen image encoder computes in every epoch; "
+            "data.augment=none and data.flip=false compute once an image",
+        )
+    processor.features, note = make_feature_file(model.net, processor.pipeline, request)
+    return note
+
+
 def set_top_k(model: FusionModel, top_k: int) -> None:
     """From now on each answer brings so many of the likeliest."""
     model.top_k = top_k
@@ -330,6 +348,7 @@ FAMILY = ModelFamily(
     count_foreign_choices=lambda processor, examples: count_foreign_choices(processor.label_of, examples),
     prompt_columns=lambda processor: ("choices",) if processor.offers_choices else (),
     count_text_tokens=count_text_tokens,
+    use_features=use_features,
     explain=ExplainFunctions(
         lambda model, processor, batch, answer: score_answer(model.net, processor, batch, answer),
         as_stored=lambda processor: processor.config.load_as_stored,

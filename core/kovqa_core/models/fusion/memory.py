@@ -73,13 +73,19 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
     )
     fusion = _repeat_layers(config.transformer, layer)
     head = width * config.hidden_size + config.hidden_size * answers + image.channels * width
+    frozen_parts = {"none": [], "picture": [image], "both": [image, question]}[config.freeze]
+    frozen = sum(part.parameters for part in frozen_parts)
+    if config.freeze != "none":
+        image = image._replace(activations=0.0, checkpointed=0.0)
+    if config.freeze == "both":
+        question = question._replace(activations=0.0, checkpointed=0.0)
     products = question.products + image.products + fusion.products + head
     total = int(question.parameters + image.parameters + fusion.parameters + head)
     joins = 12 * tokens * width + image.regions * image.channels * by.product_bytes
     return StepMemory(
         weights=4.0 * total,
         parameters=total,
-        learned=total,
+        learned=total - int(frozen),
         casts=0.0 if by.product_bytes == 4 else 2.0 * products,
         activations=question.activations + image.activations + fusion.activations + joins,
         # Both encoders checkpoint their activations, the fusion's layers do not.
@@ -87,7 +93,7 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
         layer=max(question.layer, image.layer),
         logits=20.0 * answers,
         temporary=image.layer / 4,
-        early=0 if image.is_even else int(image.parameters),
+        early=0 if image.is_even or frozen_parts else int(image.parameters),
     )
 
 

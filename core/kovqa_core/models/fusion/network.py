@@ -54,17 +54,32 @@ class FusionNet(nn.Module):
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.std)[:, None, None], persistent=False)
+        for encoder in self.frozen_encoders():
+            encoder.requires_grad_(False)
+        self.train()
+
+    def frozen_encoders(self) -> list[nn.Module]:
+        """Those that keep the weights they came with."""
+        frozen = {"none": [], "picture": [self.picture], "both": [self.picture, self.question]}
+        return frozen[self.config.freeze]
+
+    def train(self, mode: bool = True) -> FusionNet:
+        """Training or not; frozen encoders always compute as they do for answers: no dropout, no moving means."""
+        super().train(mode)
+        for encoder in self.frozen_encoders():
+            encoder.eval()
+        return self
 
     def forward(self, image: Tensor, tokens: Tensor, padding: Tensor | None) -> Tensor:
         """Logits [B, C].
 
         Args:
-            image: pixels [B, 3, S, S], uint8 or normalised.
+            image: pixels [B, 3, S, S], uint8 or normalised; or what `region_features` made of them.
             tokens: ids [B, T].
             padding: True where there is no token [B, T]; None: nowhere.
         """
-        image = normalise_by_mean_std(image, self.pixel_mean, self.pixel_std)
-        image = image.contiguous(memory_format=torch.channels_last)
+        if image.ndim == 4:
+            image = self._normalise(image)
         if self.compiled and self.training:
             # One form of mask, and few lengths, which attention's kernels are made for.
             tokens, padding = pad_to_multiple(tokens, padding, self.question.config.pad_token_id or 0)
@@ -76,6 +91,15 @@ class FusionNet(nn.Module):
             else self.fuse_grid(image, tokens, attended, padding)
         )
         return self.out(torch.relu(self.drop(self.norm(self.hidden(fused)))))
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        image = normalise_by_mean_std(image, self.pixel_mean, self.pixel_std)
+        return image.contiguous(memory_format=torch.channels_last)
+
+    def region_features(self, image: Tensor) -> Tensor:
+        """The frozen image encoder's regions of uint8 pixels [B, 3, S, S]: [B, P, channels], fp32."""
+        with torch.no_grad():
+            return flatten_regions(self.picture(self._normalise(image)), self.picture.num_features).float()
 
     def _attended_tokens(self, tokens: Tensor, padding: Tensor | None) -> Tensor | None:
         """The question encoder's mask: 1 where there is a token, the other way round than ours; None: everywhere.
@@ -111,7 +135,9 @@ class FusionNet(nn.Module):
         """What the question's first token has gathered from tokens and regions, [B, D]."""
         assert self.encoder is not None
         question = self.question(input_ids=tokens, attention_mask=attended).last_hidden_state  # [B, T, D]
-        regions = self.regions(flatten_regions(self.picture(image), self.picture.num_features))  # [B, P, D]
+        if image.ndim == 4:
+            image = flatten_regions(self.picture(image), self.picture.num_features)
+        regions = self.regions(image)  # [B, P, D]
         joined = torch.cat([question + self.kinds[0], self.picture_drop(regions) + self.kinds[1]], 1)
         if padding is None:
             return self.encoder(joined)[:, 0]

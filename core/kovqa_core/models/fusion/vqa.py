@@ -12,12 +12,15 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from kovqa_core.data.answers import class_scores, number_classes
-from kovqa_core.data.example import Example
+from kovqa_core.data.example import Example, image_source
+from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
+from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.class_answers import ClassChoices, choice_tensors, find_class_choices
 from kovqa_core.models.fusion import losses
 from kovqa_core.models.fusion.config import ModelConfig
+from kovqa_core.models.fusion.feature_file import FeatureFile
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import QuestionTokenizer
 from kovqa_core.models.image_pipeline import ImagePipeline
@@ -30,7 +33,7 @@ class FusionItem:
     """One encoded example."""
 
     id: str
-    image: np.ndarray  # uint8 [3, S, S]
+    image: np.ndarray  # uint8 [3, S, S], or features [P, channels] of a frozen encoder
     tokens: list[int]
     target: int  # class of the highest scored answer, or NO_CLASS
     choices: ClassChoices = ()
@@ -42,6 +45,7 @@ class FusionProcessor:
     Attributes:
         label_of: class -> its label (`number_classes`).
         offers_choices: is a row to be answered with one of its choices?
+        features: of a frozen image encoder, which batches hold instead of pixels; None: pixels.
     """
 
     def __init__(
@@ -49,13 +53,14 @@ class FusionProcessor:
     ) -> None:
         self.config, self.tokenizer, self.answers = config, tokenizer, answers
         self.label_of, self.offers_choices = number_classes(answers), False
-        self._images = ImagePipeline(
+        self.features: FeatureFile | None = None
+        self.pipeline = ImagePipeline(
             config.image_size, data, Resampling[config.resample.upper()], as_stored=config.load_as_stored
         )
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> FusionItem:
         """One example; errors name its id."""
-        image = self._images.load_image(example, images, train=train, rng=rng)
+        image = self._find_image(example, images, train=train, rng=rng)
         scores = class_scores(self.label_of, example.answers)
         target = max(scores, key=lambda label: scores[label], default=losses.NO_CLASS)
         return FusionItem(
@@ -65,6 +70,26 @@ class FusionProcessor:
             target,
             find_class_choices(self.label_of, example) if self.offers_choices and not train else (),
         )
+
+    def _find_image(
+        self, example: Example, images: Path, *, train: bool, rng: np.random.Generator
+    ) -> np.ndarray:
+        if self.features is None:
+            return self.pipeline.load_image(example, images, train=train, rng=rng)
+        features = self.features.find(image_source(example, images))
+        if features is None:
+            self.pipeline.load_image(example, images, train=train, rng=rng)  # says what is wrong with it
+            raise DataError(
+                message(
+                    "fusion.no-features",
+                    "id {id}: its image could not be read when features were computed",
+                    id=example.id,
+                ),
+                message(
+                    "fusion.no-features.hint", "stop, remove {file}, and --resume", file=self.features.path
+                ),
+            )
+        return features
 
     def collate(self, items: Sequence[FusionItem]) -> ModelBatch:
         """Text is padded to the longest question of the batch."""
