@@ -34,6 +34,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "fusion:transformer": ("nia-transformer", (*FUSION, "model.transformer_ffn=64")),
     "fusion:grid": ("nia-grid", (*FUSION, "model.transformer_ffn=64")),
     "fusion:vision transformer": ("korean-fusion", (*FUSION, VIT, "model.transformer_ffn=64")),
+    "fusion:frozen": ("laptop-features", (*FUSION, VIT, "model.transformer_ffn=64")),
     "vlm:lora": ("tiny-vlm", VLM),
     "vlm:projector and vision": ("tiny-vlm", (*VLM, "model.train={projector: full, vision: lora}")),
     "vlm:full": ("tiny-vlm", (*VLM, "model.train=full")),

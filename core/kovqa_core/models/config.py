@@ -61,6 +61,10 @@ class FamilyConfig(StrictSettings):
         """
         return []
 
+    def plan_notes(self) -> list[Message]:
+        """What is worth knowing of a training of this model before it starts."""
+        return []
+
     def pinned_settings(self) -> PinnedSettings:
         """What these settings mean on this machine today, where a name may mean another thing tomorrow."""
         return PinnedSettings()

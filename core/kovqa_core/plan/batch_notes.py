@@ -25,6 +25,7 @@ def batch_notes(run: Run) -> list[Message]:
         *_other_micro_batch_note(run),
         *_epoch_rest_note(run.recipe),
         *_unread_columns_notes(run.recipe),
+        *recipe_model_config(run.recipe).plan_notes(),
     ]
 
 

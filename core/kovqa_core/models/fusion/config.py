@@ -150,6 +150,19 @@ class ModelConfig(FamilyConfig):
             )
         return self
 
+    def plan_notes(self) -> list[Message]:
+        """Where features of a frozen image encoder are kept, and how large they may become."""
+        if self.freeze == "none" or not self.feature_cache_gb:
+            return []
+        return [
+            message(
+                "fusion.features-plan",
+                "image features: computed once an image where nothing is augmented, kept beside the run (at most "
+                "{most:g} GB: model.feature_cache_gb)",
+                most=self.feature_cache_gb,
+            )
+        ]
+
     @property
     def micro_batch_loss(self) -> str | None:
         """The original's own forms of loss and sequence."""
