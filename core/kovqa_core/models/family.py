@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -41,6 +40,7 @@ from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_in
 from kovqa_core.models.closed_folder import error_reason, require_closed_folder
 from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.export_check import ExportCheck, ExportedModel
+from kovqa_core.models.feature_request import FeatureRequest
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.models.unsupported_options import no_beams_error, no_four_bit_error, one_way_error
 from kovqa_core.models.zero_gradients import zero_of
@@ -175,29 +175,6 @@ class LoadOptions:
     trust_remote_code: bool = False
     fp32: bool = field(default=False, kw_only=True)
     four_bit: bool = field(default=False, kw_only=True)
-
-
-@dataclass(frozen=True)
-class FeatureRequest:
-    """What a run asks its family for before it trains: features of frozen parts, computed once an image.
-
-    Attributes:
-        list_images: all images of the run, each once.
-        folder: where a file of them may be kept: the run's.
-        batch: images at once.
-        precision: of the profile.
-        autocast: context of the forward passes.
-        stop_requested: True once the process was asked to stop.
-        on_progress: called with how many of how many images are done.
-    """
-
-    list_images: Callable[[], list[Path]]
-    folder: Path
-    batch: int
-    precision: str
-    autocast: Callable[[], AbstractContextManager[object]]
-    stop_requested: Callable[[], bool]
-    on_progress: Callable[[int, int], None]
 
 
 DEFAULT_LOADING = LoadOptions()

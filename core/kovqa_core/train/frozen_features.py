@@ -8,7 +8,8 @@ from kovqa_core.answer.batch_size import evaluation_batch
 from kovqa_core.data.example import image_source
 from kovqa_core.distributed import watchdog
 from kovqa_core.messages import message
-from kovqa_core.models.family import FeatureRequest, load_family
+from kovqa_core.models.family import load_family
+from kovqa_core.models.feature_request import FeatureRequest
 from kovqa_core.models.precision import make_autocast
 from kovqa_core.runs.events import AnswerProgressEvent, WarningEvent
 from kovqa_core.train.state import TrainState

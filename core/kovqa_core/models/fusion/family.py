@@ -27,13 +27,13 @@ from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.export_check import ExportCheck, ExportedModel
 from kovqa_core.models.family import (
     FamilyModel,
-    FeatureRequest,
     LoadOptions,
     ModelFamily,
     ReadAnswers,
     read_answer_classes,
     unloadable_weights_error,
 )
+from kovqa_core.models.feature_request import FeatureRequest
 from kovqa_core.models.fusion import export as fusion_export
 from kovqa_core.models.fusion import export_check
 from kovqa_core.models.fusion.config import (

@@ -16,7 +16,7 @@ from kovqa_core.data.image_source import ImageSource
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import atomic_file
 from kovqa_core.messages import Message, message
-from kovqa_core.models.family import FeatureRequest
+from kovqa_core.models.feature_request import FeatureRequest
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.image_pipeline import ImagePipeline
 
