@@ -90,9 +90,9 @@ def length_text(planned: PlannedTraining) -> Message:
     if length.epochs is not None:
         return message(
             "train.steps-and-epochs",
-            "{steps:,} steps ({epochs:.3g} epochs)",
+            "{steps:,} steps ({epochs} epochs)",
             steps=optim.steps,
-            epochs=length.epochs,
+            epochs=f"{length.epochs:,.0f}" if length.epochs >= 100 else f"{length.epochs:.3g}",
         )
     return message("train.steps", "{steps} steps", steps=optim.steps)
 

@@ -310,10 +310,9 @@ def _no_choice_error(place: str, column: str, cell: str, choices: Sequence[str])
     )  # fmt: skip
 
 
-def _name_column_hint(ours: str, theirs: str) -> Message:
-    return message(
-        "index.name-column.hint", "name it: --column {column}", column=shell_quote(f"{ours}={theirs}")
-    )
+def _name_column_hint(columns: Mapping[str, str]) -> Message:
+    pairs = (shell_quote(f"{ours}={theirs}") for ours, theirs in columns.items())
+    return message("index.name-column.hint", "name it: --column {column}", column=" --column ".join(pairs))
 
 
 def one_text(value: object, ours: str, place: str) -> str:

@@ -51,7 +51,7 @@ COLUMN_ALIASES: dict[str, tuple[str, ...]] = {
 
 NO_NESTED_COLUMNS = NestedColumns()
 TableRows = Iterator[tuple[int, JsonRecord]]  # (number of the line that a row begins in, column -> value)
-MissingColumnHint = str | Callable[[str, str], Message]
+MissingColumnHint = str | Callable[[Mapping[str, str]], Message]
 
 
 def read_table(
@@ -227,17 +227,25 @@ def _require_columns(
         return
     columns = nested_names(present) if isinstance(present, dict) else list(present)
     unused = set(columns).difference(*required.values())
+    similar: dict[str, str] = {}
     for ours, names in missing.items():
-        similar = _closest_column(names, unused)
+        if closest := _closest_column(names, unused.difference(similar.values())):
+            similar[ours] = closest
+    ours, names = next(iter(missing.items()))
+    problem = message(
+        "data.no-column", "{place}: no column '{column}'; it has {columns}",
+        place=place, column=names[0], columns=", ".join(columns) or no_names(),
+    )  # fmt: skip
+    if ours in similar:
         problem = message(
-            "data.no-column", "{place}: no column '{column}'; it has {columns}",
-            place=place, column=names[0], columns=", ".join(columns) or no_names(),
-        )  # fmt: skip
-        if similar:
-            problem = message(
-                "data.similar-column", "{problem}, did you mean '{column}'?", problem=problem, column=similar
-            )
-        raise DataError(problem, hint if isinstance(hint, str) else hint(ours, similar or "NAME"))
+            "data.similar-column",
+            "{problem}, did you mean '{column}'?",
+            problem=problem,
+            column=similar[ours],
+        )
+    # One line to paste, with all that are missing.
+    theirs = {name: similar.get(name, "NAME") for name in missing}
+    raise DataError(problem, hint if isinstance(hint, str) else hint(theirs))
 
 
 def _closest_column(names: Sequence[str], unused: Iterable[str]) -> str | None:
