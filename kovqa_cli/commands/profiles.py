@@ -92,7 +92,7 @@ def detect_profile(
     from pathlib import Path
 
     from kovqa_core.launch.machine_check import local_profiles
-    from kovqa_core.machine.detect_profile import detect_profile_text
+    from kovqa_core.machine.detect_profile import detect_profile_text, find_slurm
     from kovqa_core.machine.hardware import find_gpus
     from kovqa_core.settings.new_files import save_settings
     from kovqa_core.settings.resolve import is_settings_path
@@ -102,7 +102,8 @@ def detect_profile(
 
     name = Path(output).stem if output and is_settings_path(output) else output or "here.yaml"
     text = detect_profile_text(name, local_profiles())
-    console.print_warnings(find_gpus().problems)
+    problem = find_slurm().problem
+    console.print_warnings([*find_gpus().problems, *([problem] if problem else [])])
     if output is None:
         profile = parse_yaml(text, name).values
         console.print_outcome(text.rstrip().splitlines(), {"profile": profile}, as_json=json, quiet=quiet)

@@ -88,10 +88,14 @@ def link_targets(section: Section) -> Counter[str]:
 
 
 def code_blocks(section: Section) -> list[list[str]]:
-    """What is typed, without comments; of a session in a terminal its commands, of a text only that there is one."""
+    """What is typed, without comments; of a session in a terminal its commands, of a text only that there is one.
+
+    The language that a cell chooses is that of its page.
+    """
     blocks = []
     for language, content in section.blocks():
         lines = [_COMMENT.sub("", line) for line in content.splitlines()]
+        lines = ["KOVQA_LANG" if line.startswith("%env KOVQA_LANG=") else line for line in lines]
         if language == "console":
             lines = [line for line in lines if line.startswith("$ ")]
         blocks.append([language, *([] if language == "text" else lines)])

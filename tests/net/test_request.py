@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.messages.languages import translate
 from kovqa_core.net.request import (
     Interrupted,
     RemoteFile,
@@ -58,6 +59,16 @@ def test_errors_that_time_may_mend_are_their_own_class(
         raise AssertionError("it was opened")
     assert type(caught.value) is kind
     assert "signature" not in str(caught.value)
+
+
+def test_a_host_that_is_not_there_is_said_in_the_users_language() -> None:
+    client = failing_client(httpx2.ConnectError("[Errno -2] Name or service not known"))
+    with (
+        pytest.raises(Interrupted) as caught,
+        stream_request(RemoteFile("https://example.com/a"), client=client),
+    ):
+        raise AssertionError("it was opened")
+    assert translate(caught.value.message, "ko") == "https://example.com/a: 알 수 없는 호스트 이름입니다"
 
 
 def test_a_system_without_certificates_is_named() -> None:

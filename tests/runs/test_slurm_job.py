@@ -61,6 +61,9 @@ def test_one_question_for_all_runs(tool: Tool, tmp_path: Path, monkeypatch: pyte
         "'11|PENDING|Resources|kovqa-기다림' '12|RUNNING|None|kovqa-돈다' '14|RUNNING|None|kovqa-another'",
     )
     tool("sacct", "echo '13|CANCELLED by 1000|None|kovqa-끝남'")
+    going_on = tmp_path / "runs" / "돈다"
+    (going_on / "step-000090").mkdir()
+    (going_on / "last").write_text("step-000090\n")
     monkeypatch.setenv("SQUEUE_USERS", "somebody")  # a user's own filter
     runs = {run.folder.name: run for run in all_runs(tmp_path / "runs")}
     assert {name: (run.state, run.job, run.job_state) for name, run in runs.items()} == {
@@ -71,6 +74,7 @@ def test_one_question_for_all_runs(tool: Tool, tmp_path: Path, monkeypatch: pyte
         "모름": ("planned", "15", ""),
         "작업 없음": ("planned", "", ""),
     }
+    assert runs["돈다"].steps == 90  # resumed, and no line of the log yet
     assert len((tmp_path / "asked").read_text().splitlines()) == 1
     assert next_commands(runs["기다림"], {}) == ["squeue -j 11"]
     assert read_run_details(tmp_path / "runs" / "기다림").summary.state == "queued"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import kovqa_core
@@ -115,9 +116,9 @@ def test_new_profile(kovqa: Kovqa, own_home: Path) -> None:
         update={"name": "우리-서버", "processes_per_node": 2, "slurm": profile.slurm}
     )
     assert (profile.slurm.partition, profile.slurm.time) == ("gpu", "2-00:00:00")
-    assert "# account: mylab" in (own_home / "profiles" / "우리-서버.yaml").read_text(
-        "utf-8"
-    )  # comments stay
+    text = (own_home / "profiles" / "우리-서버.yaml").read_text("utf-8")
+    assert "# account: mylab" in text  # comments stay
+    assert "# kovqa train --profile 우리-서버\n" in text  # and name the copy where they say how it is used
     again = kovqa(*words, **env)  # as after a kill: what is there already is what was asked for
     assert (again.returncode, again.stdout) == (0, done.stdout)
     other = kovqa(*words, "--set", "slurm.time=1:00", **env)
@@ -180,6 +181,17 @@ def test_partitions_are_read(line: str, gpus: int, kind: str, cpus: int) -> None
     partition = detect_profile._parse_partition(line.split("|"))
     assert (partition.gpus, partition.gpu_type, partition.cpus) == (gpus, kind, cpus)
     assert partition.default == line.startswith("gpu*")
+
+
+def test_detect_says_that_sinfo_fails(kovqa: Kovqa, own_home: Path, tmp_path: Path) -> None:
+    """What is written is of the login node alone: nobody asked for that."""
+    sinfo = tmp_path / "sinfo"
+    sinfo.write_text("#!/bin/sh\necho 'sinfo: error: no controller' >&2\nexit 1\n")
+    sinfo.chmod(0o755)
+    env = {"KOVQA_HOME": str(own_home), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = kovqa("profiles", "detect", **env)
+    assert done.returncode == 0
+    assert "SLURM's sinfo is here and fails: sinfo: error: no controller" in done.stderr
 
 
 def test_detect_prefers_the_partition_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

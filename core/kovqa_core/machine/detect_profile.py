@@ -47,16 +47,37 @@ class SlurmPartition:
         return f"{self.name} ({self.nodes} nodes, {gpus}, {self.cpus} cores, limit {self.limit})"
 
 
-def slurm_partitions() -> list[SlurmPartition]:
-    """The partitions of the SLURM cluster this machine belongs to; none where there is no SLURM."""
+@dataclass(frozen=True)
+class FoundSlurm:
+    """The partitions of the SLURM cluster this machine belongs to, and why they are not known though sinfo is here."""
+
+    partitions: tuple[SlurmPartition, ...] = ()
+    problem: Message | None = None
+
+
+def find_slurm() -> FoundSlurm:
+    """Ask sinfo, where there is one."""
     if shutil.which("sinfo") is None:
-        return []
+        return FoundSlurm()
     query = ["sinfo", "-h", "-o", "%P|%G|%c|%l|%D"]  # name, GPUs (gres), cores, time limit, nodes
     try:
         output = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [_parse_partition(line.split("|")) for line in output.splitlines() if line.count("|") == 4]
+    except (OSError, subprocess.SubprocessError) as error:
+        said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
+        return FoundSlurm(
+            problem=message(
+                "machine.sinfo-fails",
+                "SLURM's sinfo is here and fails: {reason}; what follows is of this machine alone",
+                reason=said.splitlines()[-1] if said else error,
+            )
+        )
+    lines = [line.split("|") for line in output.splitlines() if line.count("|") == 4]
+    return FoundSlurm(tuple(map(_parse_partition, lines)))
+
+
+def slurm_partitions() -> list[SlurmPartition]:
+    """The partitions of the SLURM cluster this machine belongs to; none where there is no SLURM."""
+    return list(find_slurm().partitions)
 
 
 def _parse_partition(cells: list[str]) -> SlurmPartition:

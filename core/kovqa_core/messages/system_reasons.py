@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from kovqa_core.messages import message
+
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
 
 
 def system_reason(error: OSError) -> str:
     """What the system says of an error; a message where it is one of the common ones."""
-    text = error.strerror or str(error)
+    return in_known_words(error.strerror or str(error))
+
+
+def in_known_words(text: str) -> str:
+    """A message in place of what the system says, where it is one of the common ones, with its number or without.
+
+    Args:
+        text: "[Errno -2] Name or service not known", as a library passes it on.
+    """
     reasons = (
         message("system.no-such-file", "No such file or directory"),
         message("system.permission-denied", "Permission denied"),
@@ -40,4 +52,5 @@ def system_reason(error: OSError) -> str:
         message("system.unknown-host-now", "Temporary failure in name resolution"),
         message("system.no-host-address", "No address associated with hostname"),
     )
-    return next((reason for reason in reasons if reason == text), text)
+    said = _NUMBER.sub("", text)
+    return next((reason for reason in reasons if reason == said), text)

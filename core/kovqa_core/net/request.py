@@ -23,6 +23,7 @@ import httpx2
 
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.messages import message
+from kovqa_core.messages.system_reasons import in_known_words
 from kovqa_core.net.hosts import require_private_channel, url_origin
 from kovqa_core.net.pages import page_text
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -258,7 +259,9 @@ def network_errors(remote: RemoteFile) -> Iterator[None]:
         # It arrives as a connection error, which would be tried again; time does not mend a certificate.
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             raise _untrusted_certificate_error(url) from None
-        raise Interrupted(message("net.failed", "{url}: {reason}", url=url, reason=reason)) from None
+        raise Interrupted(
+            message("net.failed", "{url}: {reason}", url=url, reason=in_known_words(reason))
+        ) from None
 
 
 def _untrusted_certificate_error(url: str) -> AssetError:

@@ -42,7 +42,10 @@ def unknown_run_name_error(name: str, root: Path) -> SettingsError:
         ),
         Path(name).name,
         sorted({folder.name for folder in _runs_in((root, Path()))}),
-        message("runs.unknown-run.hint", "list them with kovqa runs, or give the path of a run folder"),
+        message(
+            "runs.unknown-run.hint",
+            "list them with kovqa runs, or give the path of a run folder (those of a sweep: --root FOLDER)",
+        ),
     )
 
 

@@ -210,8 +210,9 @@ def _summarise_readable(folder: Path) -> RunSummary:
     if result:
         steps = result.steps
         best = best if result.best_score is None else result.best_score
-    else:  # while it runs the log is ahead of the last checkpoint; afterwards only that one counts
-        steps = latest_step(events) if state == "running" else manifest.last_checkpoint_step(folder)
+    else:  # while it runs the log is ahead of the last checkpoint, once it has a line; afterwards only that one counts
+        logged = latest_step(events) if state == "running" else 0
+        steps = max(logged, manifest.last_checkpoint_step(folder))
     recipe = run.recipe
     return RunSummary(
         folder=folder,

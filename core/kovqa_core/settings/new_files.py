@@ -17,7 +17,7 @@ import yaml
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_bytes, read_text, to_nfc, write_text
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.output_lock import output_lock
 from kovqa_core.paths import kovqa_home, settings_files
 from kovqa_core.progress import OnProgress, ignore_progress
@@ -80,7 +80,14 @@ def new_settings(
     heading = " ".join(heading.split())  # one line, whatever was typed
     renamed = settings_keys(kind, document)
     text = edit_yaml_text(read_text(source_file), str(source_file), [*in_file, *new_name], renamed)
-    return save_settings(kind, name, f"# {heading}\n{text}", force=force, on_progress=on_progress)
+    text = f"# {heading}\n{_with_new_use(text, kind, source, name)}"
+    return save_settings(kind, name, text, force=force, on_progress=on_progress)
+
+
+def _with_new_use(text: str, kind: Kind, source: str, name: str) -> str:
+    """A copy whose comments say how it is used itself: `kovqa train --profile NAME`."""
+    use = rf"(?m)^(#.* --{kind.removesuffix('s')} ){re.escape(source)}(?![\w.-])"
+    return re.sub(use, lambda found: found[1] + shell_quote(name), text)
 
 
 def save_settings(

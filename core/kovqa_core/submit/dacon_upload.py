@@ -22,6 +22,7 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
 from kovqa_core.files import disk_errors, read_bytes, read_text, to_nfc, write_text
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.system_reasons import in_known_words
 from kovqa_core.net.api_keys import read_api_key
 from kovqa_core.net.hosts import require_private_channel
 from kovqa_core.net.pages import page_text
@@ -244,11 +245,11 @@ def _post_submission(
         ) as response:
             state, answer = _classify_dacon_answer(response.status_code, _read_answer_head(response))
     except _NO_CONNECTION_ERRORS as error:
-        state, answer = "not sent", str(error) or type(error).__name__
+        state, answer = "not sent", in_known_words(str(error)) or type(error).__name__
     except httpx2.TimeoutException:
         state, answer = "unknown", message("submit.no-answer", "no answer in time")
     except httpx2.RequestError as error:
-        state, answer = "unknown", str(error) or type(error).__name__
+        state, answer = "unknown", in_known_words(str(error)) or type(error).__name__
     return state, _hide_token(answer, token)
 
 
