@@ -147,13 +147,11 @@ def test_a_missing_column_is_named_with_what_there_is(tmp_path: Path) -> None:
         rows(
             tmp_path,
             "id,Anser\n1,예\n",
-            required=required,
-            hint=lambda ours, theirs: message(
-                "test.hint", "--column {ours}={theirs}", ours=ours, theirs=theirs
-            ),
+            required={**required, "image": ("image", "사진")},
+            hint=lambda columns: message("test.hint", "{columns}", columns=columns),
         )
     assert "표.csv:1: no column 'answer'; it has id, Anser, did you mean 'Anser'?" in caught.value.message
-    assert caught.value.hint == "--column answer=Anser"
+    assert caught.value.hint == "{'answer': 'Anser', 'image': 'NAME'}"
     with pytest.raises(DataError, match=r"표\.jsonl:2: no column 'answer'; it has id"):
         rows(tmp_path, '{"answers": ["예"]}\n{"id": 1}\n', "표.jsonl", required=required)
 
