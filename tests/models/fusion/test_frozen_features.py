@@ -60,7 +60,15 @@ def test_features_of_a_file_train_as_those_computed_anew(
         trained["out.weight"], load_file(anew / "step-000002" / "model.safetensors")["out.weight"]
     )
 
-    # Gone on with: the same file is read, and a damaged one is made again, as it was.
+
+@pytest.mark.soak
+def test_a_run_that_goes_on_reads_the_same_file(
+    kovqa: Kovqa, small: Small, encoders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """... and makes a damaged one again, as it was."""
+    kept = tmp_path / "kept"
+    train(kovqa, small, encoders, kept)
+    (file,) = kept.glob("image-features-*.npy")
     content, written = file.read_bytes(), file.stat().st_mtime_ns
     done = kovqa("train", "--resume", "-o", kept, "--change", "optim.steps=5")
     assert done.returncode == 0, done.stderr
@@ -71,6 +79,7 @@ def test_features_of_a_file_train_as_those_computed_anew(
     assert file.read_bytes() == content
 
 
+@pytest.mark.soak
 def test_what_cannot_be_kept_is_said(
     kovqa: Kovqa, small: Small, encoders: tuple[Path, Path], tmp_path: Path
 ) -> None:
