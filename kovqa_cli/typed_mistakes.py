@@ -112,6 +112,9 @@ def _setting_key(name: str) -> str | None:
     return found[0] if found else None
 
 
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+
+
 def extra_words_hint(words: str, context: Any) -> Message | None:
     """What to do with words that no option takes: quotes around a question, or the option that was left out."""
     command, options = context.command_path, set(_option_names(context))
@@ -127,29 +130,20 @@ def extra_words_hint(words: str, context: Any) -> Message | None:
             "usage.setting-with-sign.hint", "write --set {key}={value}, without a blank",
             key=sets[-1], value=shell_quote(first),
         )  # fmt: skip
-    if "--image" in options and Path(words).suffix.lower() in (
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-    ):
+    if "--image" in options and Path(words).suffix.lower() in _IMAGE_ENDINGS:
         return message(
             "usage.image-by-option.hint", "an image is named with -i: {command} -i {image}",
             command=command, image=shell_quote(words),
         )  # fmt: skip
-    if "--image" in options and Path(first).suffix.lower() in (
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-    ):
+    if "--image" in options and Path(first).suffix.lower() in _IMAGE_ENDINGS:
         return message(
             "usage.image-and-question.hint", "name both: {command} -i {image} --question {question}",
             command=command, image=shell_quote(first), question=_quoted(words.partition(" ")[2]),
+        )  # fmt: skip
+    if "--root" in options and "--as-upstream" in options:  # kovqa index
+        return message(
+            "usage.root-by-option.hint", "the raw data is named with --root: {command} {source} --root {root}",
+            command=command, source=context.params.get("source") or "SOURCE", root=shell_quote(words),
         )  # fmt: skip
     if "--recipe" in options and _is_recipe(words):
         return message(

@@ -42,7 +42,8 @@ def index(
     if per_split is not None:
         _show_examples(output or Path("data") / _require_source(source), per_split, images, as_json=json)
         return
-    source, root = _require_source(source), _require_root(root, source)
+    source = _require_source(source, root)
+    root = _require_root(root, source)
     if as_upstream:
         folder = output or Path("data") / f"{source}-upstream"
         _write_upstream_files(source, root, images, folder, tokenizer, as_json=json, quiet=quiet)
@@ -105,7 +106,15 @@ def _write_upstream_files(
     print_upstream_files(folder, sizes, as_json=as_json, quiet=quiet)
 
 
-def _require_source(source: str | None) -> str:
+def _require_source(source: str | None, root: Path | None = None) -> str:
+    if source is None and root is not None and root.is_file():
+        raise SettingsError(
+            message("index.which-source", "which data set?"),
+            message(
+                "index.which-source-of-file.hint", "for a table of one's own: kovqa index table --root {file}",
+                file=shell_quote(root),
+            ),
+        )  # fmt: skip
     if source is None:
         from kovqa_core.index.sources import source_names
 
@@ -129,6 +138,11 @@ def _require_root(root: Path | None, source: str) -> Path:
                 file=shell_quote(source), index=shell_quote(f"{Path(source).stem}-index"),
             ),
         )  # fmt: skip
+    if root is None and source == "table":
+        raise SettingsError(
+            message("index.which-table", "which table?"),
+            message("index.which-table.hint", "name its file: kovqa index table --root FILE"),
+        )
     if root is None:
         raise SettingsError(
             message("index.which-root", "where is the raw data?"),

@@ -290,6 +290,13 @@ def _answer_image(
 
         with show_progress(quiet, announce=True) as on_progress:
             return ask_server(server, image, question, answer_options, on_progress)
+    from kovqa_core.answer.job import require_question
+    from kovqa_core.runs.folder import find_model_folder
+
+    # What needs no torch, before it is loaded for nothing.
+    if answer_options.task == "vqa":
+        require_question(question)
+    find_model_folder(answer_options.model, answer_options.task)
     from kovqa_core.answer import local
 
     from kovqa_cli.output.answers import print_cpu_warning
@@ -326,6 +333,9 @@ def answer_table(
 
         backend = worker_backend(profile, job.options)
     else:
+        from kovqa_core.runs.folder import find_model_folder
+
+        find_model_folder(job.options.model, job.options.task)
         from kovqa_core.answer.local import local_backend
 
         print_cpu_warning()

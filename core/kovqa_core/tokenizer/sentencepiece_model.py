@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
+_FIRST_BYTE = b"\n"  # the tag of the first token
 MAX_VOCAB_SIZE = 64_008  # that the 64,010 rows of BEiT-3's published text table have room for
 
 
@@ -40,7 +41,11 @@ def load_spm_processor(model: bytes, name: str) -> SentencePieceProcessor:
         raise
     except Exception:  # its C++ raises whatever protobuf came upon
         pass
-    raise ModelError(
+    raise _not_a_model(name)
+
+
+def _not_a_model(name: str) -> ModelError:
+    return ModelError(
         message("tokenizer.not-a-model", "{name} is not a SentencePiece model", name=name),
         message("tokenizer.not-a-model.hint", "train one: kovqa tokenizer train"),
     )
@@ -80,6 +85,20 @@ def parse_model_proto(model: bytes) -> ModelProto:
     return ModelProto.FromString(model)
 
 
+def require_model_file(path: Path) -> None:
+    """See that a file may be a SentencePiece model, before a training asks the library: by its first byte.
+
+    Raises:
+        ModelError: it is a folder, or begins otherwise.
+        DataError: it cannot be read.
+    """
+    if path.is_file():
+        with open_file(path) as stream:
+            if stream.read(1) == _FIRST_BYTE:
+                return
+    raise _not_a_model(str(path))
+
+
 def is_sentencepiece_model(path: Path) -> bool:
     """Is a file a SentencePiece model? One begins with the tag of its first token; a dump is not read through.
 
@@ -87,7 +106,7 @@ def is_sentencepiece_model(path: Path) -> bool:
         DataError: it cannot be read.
     """
     with open_file(path) as stream:
-        if stream.read(1) != b"\n":
+        if stream.read(1) != _FIRST_BYTE:
             return False
     try:
         load_spm_processor(read_bytes(path), str(path))

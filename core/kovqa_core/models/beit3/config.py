@@ -18,6 +18,7 @@ from kovqa_core.messages import message
 from kovqa_core.models.config import FamilyConfig
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings.strict_yaml import StrictSettings
+from kovqa_core.tokenizer.sentencepiece_model import require_model_file
 
 # Positions start at row 2 of both tables, as in fairseq; rows 0 and 1 exist in the files and are never read.
 POSITION_OFFSET = 2
@@ -182,8 +183,11 @@ def find_tokenizer(name: str) -> Path:
 
     Raises:
         AssetError: it is nowhere.
+        ModelError: it is something else, by its first byte.
     """
-    return find_asset(name, message("beit3.tokenizer-not-found", "tokenizer {name} not found", name=name))
+    path = find_asset(name, message("beit3.tokenizer-not-found", "tokenizer {name} not found", name=name))
+    require_model_file(path)
+    return path
 
 
 def find_weights(name: str) -> Path:

@@ -17,6 +17,7 @@ from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.messages import Message, message
 from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.models.config import FamilyConfig
+from kovqa_core.tokenizer.sentencepiece_model import require_model_file
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model")  # read by XLM-R's rules
 TOKENIZER_FILES = (
@@ -252,6 +253,7 @@ def find_tokenizer_file(config: ModelConfig) -> Path:
 
     Raises:
         AssetError: the encoder or the tokenizer is nowhere.
+        ModelError: the tokenizer is something else, by its first byte.
         ModelError: the encoder's folder has none.
     """
     if config.tokenizer is not None:
@@ -259,7 +261,11 @@ def find_tokenizer_file(config: ModelConfig) -> Path:
             config.tokenizer,
             message("fusion.tokenizer-not-found", "tokenizer {name} not found", name=config.tokenizer),
         )
-        return tokenizer_file_in(path) if path.is_dir() else path
+        if path.is_dir():
+            return tokenizer_file_in(path)
+        if path.suffix != ".json":
+            require_model_file(path)
+        return path
     return tokenizer_file_in(find_question_encoder(config.question))
 
 
