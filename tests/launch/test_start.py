@@ -114,7 +114,7 @@ def test_four_gpus_wanted_and_one_seen(small: Small, tmp_path: Path) -> None:
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 4
     assert (
-        "needs 4 GPUs, this machine shows 1 → use --profile rtx3090x1, or see the plan with --dry-run"
+        "needs 4 GPUs, this machine shows 1 [KOVQA-4024] → use --profile rtx3090x1, or see the plan with --dry-run"
         in done.stderr
     )
 

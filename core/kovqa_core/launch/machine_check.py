@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kovqa_core.errors import MachineError
 from kovqa_core.launch.launchers import find_launcher, launcher_starts_here
 from kovqa_core.machine.detect_profile import slurm_partitions
 from kovqa_core.machine.gpu_settings import capability_text, profile_notes, training_precision
@@ -32,6 +33,21 @@ def check_machine(profile: Profile) -> None:
     """
     require_launching()
     find_launcher(profile).check_machine(profile, profile_of_this_machine)
+
+
+def check_training_machine(profile: Profile, *, dry_run: bool) -> None:
+    """Like `check_machine`; whoever wants to train here also hears of the dry run, which needs no such machine.
+
+    Raises:
+        MachineError: the machine does not fit.
+    """
+    try:
+        check_machine(profile)
+    except MachineError as error:
+        if dry_run or not error.hint:
+            raise
+        hint = message("launch.or-dry-run.hint", "{hint}, or see the plan with --dry-run", hint=error.hint)
+        raise type(error)(error.message, hint) from None
 
 
 def profile_of_this_machine() -> str:

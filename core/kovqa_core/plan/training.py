@@ -15,7 +15,7 @@ from kovqa_core.index.reader import open_training_index
 from kovqa_core.launch.launchers import LAUNCHERS, check_launcher
 from kovqa_core.launch.launchers.protocol import LaunchPlan
 from kovqa_core.launch.machine_check import (
-    check_machine,
+    check_training_machine,
     gpu_warnings,
     login_node_warnings,
     other_gpu_warnings,
@@ -272,7 +272,7 @@ def check_and_plan(
     if not dry_run:  # which writes nothing into such a folder
         require_not_queued(folder, os.environ)
     checks: list[Check] = [
-        partial(check_machine, settings.profile),
+        partial(check_training_machine, settings.profile, dry_run=dry_run),
         *([partial(require_packages, settings.recipe.family, track)] if installed_here else []),
         partial(check_strategy, settings.profile),
         partial(

@@ -50,7 +50,7 @@ def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
     """See that GPUs and network are here.
 
     Raises:
-        MachineError: too few GPUs (names the profile that fits and the dry run), no loopback, or a rendezvous
+        MachineError: too few GPUs (names the profile that fits), no loopback, or a rendezvous
             whose host or interface, or a host name of this machine, that is not known here.
     """
     if profile.max_nodes > 1:
@@ -65,7 +65,7 @@ def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
         return
     hint = message(
         "launch.too-few-gpus.hint",
-        "use --profile {profile}, or see the plan with --dry-run",
+        "use --profile {profile}",
         profile=nearest_profile(),
     )
     if profile.device == "mps":
