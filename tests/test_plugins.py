@@ -71,11 +71,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(plugins, "site_folders", lambda: [folder])
     find_plugins.cache_clear()
-    known = set(sys.modules)
+    _forget_plugins()  # of a test of the pages, too
     yield folder
     find_plugins.cache_clear()
-    for name in set(sys.modules) - known:
-        if name.startswith("kovqa_") and not name.startswith(("kovqa_core", "kovqa_cli")):
+    _forget_plugins()
+
+
+def _forget_plugins() -> None:
+    for name in [name for name in sys.modules if name.startswith("kovqa_")]:
+        if not name.startswith(("kovqa_core", "kovqa_cli")):
             del sys.modules[name]
 
 

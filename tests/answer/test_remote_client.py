@@ -229,7 +229,7 @@ def test_a_model_that_is_not_served(kovqa: Kovqa, vllm: Vllm, table: Path, tmp_p
     ]
     done = kovqa(*words, **settings())
     assert (done.returncode, "id Q" in done.stderr) == (2, False)
-    assert "404 The model `다른/것` does not exist →" in done.stderr
+    assert "404 The model `다른/것` does not exist [KOVQA-" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     vllm.models = ["a", "b"]
     with pytest.raises(SettingsError, match="serves 2 models: a, b"):

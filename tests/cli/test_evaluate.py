@@ -219,7 +219,7 @@ def test_two_files_that_cannot_be_compared(
     a = write(given)
     index, captions = captioned(small, tmp_path)
     words = ["evaluate", a, "--index", small.index / "test.jsonl", "--against"]
-    one_line(kovqa(*words, captions), 3, "said.jsonl, ", "no prediction for")
+    one_line(kovqa(*words, captions), 3, "said.jsonl answers other rows")
     one_line(kovqa(*words, "none.jsonl"), 3, "none.jsonl")
     one_line(kovqa(*words, a, "--report", a), 2, "p.jsonl")
     # Rows with captions and answers, of which each file gives one.

@@ -43,7 +43,7 @@ def test_explain_writes_an_image_and_says_the_same_as_json(
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (("--question", "뭐?", "-o", "heat.jpg"), 2, "is written as PNG → use -o heat.png"),
+        (("--question", "뭐?", "-o", "heat.jpg"), 2, "is written as PNG [KOVQA-2091] → use -o heat.png"),
         (("--question", " ", "-o", "heat.png"), 2, "empty"),
         ((), 2, "a caption has no words"),
         (("--question", "뭐?", "--method", "oclusion"), 2, "did you mean occlusion?"),

@@ -97,4 +97,4 @@ def test_a_run_without_a_checkpoint_is_said_to_begin_anew(
 
 
 def test_a_column_comes_through_a_shell() -> None:
-    assert shlex.split(_name_column_hint("image", "그림 파일 $1"))[-1] == "image=그림 파일 $1"
+    assert shlex.split(_name_column_hint({"image": "그림 파일 $1"}))[-1] == "image=그림 파일 $1"

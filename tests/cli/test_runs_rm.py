@@ -111,7 +111,8 @@ def test_killed_anywhere_a_run_is_whole_or_gone(forked_commands: ForkedCommands,
     assert names(runs) == ["second", "첫실험"]
 
 
-def test_names_that_may_have_been_meant(kovqa: Kovqa, runs: Path) -> None:
+def test_names_that_may_have_been_meant(kovqa: Kovqa, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.png").touch()
     assert (
         "did you mean runs/third?"
         in kovqa("predict", "-i", "x.png", "--question", "뭐?", "--model", "thrid").stderr

@@ -64,7 +64,7 @@ def test_a_training_of_too_few_tasks_ends_before_the_first_step(
     done = kovqa(*words, "-o", tmp_path / "run", "-q")
     assert done.returncode == 4, done.stderr
     (line,) = done.stderr.splitlines()
-    assert "1 process came, the profile wants 2 (1 × 2: nodes × processes_per_node) → " in line
+    assert "1 process came, the profile wants 2 (1 × 2: nodes × processes_per_node) [KOVQA-" in line
     assert "--ntasks=2" in line
     assert not (tmp_path / "run" / "log.jsonl").exists()
     assert not list((tmp_path / "run").glob("step-*"))

@@ -52,7 +52,7 @@ def test_a_plan_on_paper() -> None:
     assert transfer.averaged == {4: (8, 9), 7: (7, 9), 8: (9, 9, 7), 11: (6,)}
     assert transfer.randomly_initialised == (9, 10, 13)  # unknown; bytes alone; a byte the old one lacks
     assert (transfer.old_size, transfer.new_size) == (len(OLD), len(new))
-    assert str(transfer) == "8 tokens copied, 4 averaged, 3 randomly initialised"
+    assert transfer.describe() == "8 tokens copied, 4 averaged, 3 randomly initialised"
 
 
 def test_an_extended_vocabulary_keeps_every_row() -> None:
@@ -144,7 +144,7 @@ def test_rows_are_carried_over(small: Small, korean: Path) -> None:
     before, after = parity.weights("pretrain_fp16.pth")[TABLE], text_table(model)
     assert len(after) == fresh.vocab_size
     transfer = plan_vocab_transfer(old.vocab, fresh.vocab, old.encode)
-    assert note.endswith(f"; text table: {transfer}")
+    assert note.endswith(f"; text table: {transfer.describe()}")
     assert min(len(transfer.copied), len(transfer.averaged), len(transfer.randomly_initialised)) > 5
     for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "▁", "?", "요"):
         row, origin = fresh.vocab.index(token), old.vocab.index(token)
@@ -195,7 +195,7 @@ def test_a_run_knows_its_own_tokenizer(small: Small, korean: Path, trained: Path
     changes = ("model.custom=[32, 2, 2, 64]", "model.image_size=32", "model.patch_size=32")
     model, note = new(recipe(small, korean, *changes, weights=trained), small)
     own, fresh = load_xlmr_tokenizer(small.tokenizer), load_xlmr_tokenizer(korean)
-    assert str(plan_vocab_transfer(own.vocab, fresh.vocab, own.encode)) in note
+    assert plan_vocab_transfer(own.vocab, fresh.vocab, own.encode).describe() in note
     step, _ = family.read_model_folder(trained / (trained / "best").read_text().strip(), "vqa")
     for token in ("<s>", "<mask>", "▁", "?"):
         row, origin = fresh.vocab.index(token), own.vocab.index(token)
