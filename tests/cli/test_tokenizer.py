@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,8 +16,14 @@ import sentencepiece
 from kovqa_core.tokenizer.card import TokenizerCard, card_path
 from kovqa_core.tokenizer.train import train_tokenizer
 
-from tests.cli.test_index import error
+from tests.cli.test_index import error as error_with_code
 from tests.conftest import Kovqa, Small, clean_env, command
+
+
+def error(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The line of an error, without its KOVQA-number."""
+    return re.sub(r" \[KOVQA-\d+\]", "", error_with_code(done, code))
+
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "tokenizer"
 THEIRS, REVIEWS = FIXTURES / "smp.model", FIXTURES / "reviews.txt"
