@@ -112,11 +112,10 @@ def _setting_key(name: str) -> str | None:
     return found[0] if found else None
 
 
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-
-
 def extra_words_hint(words: str, context: Any) -> Message | None:
     """What to do with words that no option takes: quotes around a question, or the option that was left out."""
+    from kovqa_core.data.image_formats import IMAGE_SUFFIXES
+
     command, options = context.command_path, set(_option_names(context))
     first = words.split()[0] if words.split() else ""
     question = context.params.get("question")
@@ -130,12 +129,12 @@ def extra_words_hint(words: str, context: Any) -> Message | None:
             "usage.setting-with-sign.hint", "write --set {key}={value}, without a blank",
             key=sets[-1], value=shell_quote(first),
         )  # fmt: skip
-    if "--image" in options and Path(words).suffix.lower() in _IMAGE_ENDINGS:
+    if "--image" in options and words.lower().endswith(IMAGE_SUFFIXES):
         return message(
             "usage.image-by-option.hint", "an image is named with -i: {command} -i {image}",
             command=command, image=shell_quote(words),
         )  # fmt: skip
-    if "--image" in options and Path(first).suffix.lower() in _IMAGE_ENDINGS:
+    if "--image" in options and first.lower().endswith(IMAGE_SUFFIXES):
         return message(
             "usage.image-and-question.hint", "name both: {command} -i {image} --question {question}",
             command=command, image=shell_quote(first), question=_quoted(words.partition(" ")[2]),

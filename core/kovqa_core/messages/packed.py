@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, SupportsIndex
 
-from kovqa_core.messages import JoinedMessage, Message, cut_field, join_messages
+from kovqa_core.messages import JoinedMessage, Message, cut_field, error_text, join_messages
 
 PackedMessage = dict[str, object]
 _KEY = re.compile(r"[a-z0-9_]+\.[a-z0-9.-]+")  # whose first part is the name of a catalogue, and no path
@@ -69,8 +69,8 @@ def unpack_message(text: str, packed: object) -> str:
 
 def _pack_value(value: object) -> object:
     """A field as JSON: numbers stay numbers, for their formats."""
-    if isinstance(value, BaseException) and isinstance(getattr(value, "message", None), Message):
-        value = value.message  # type: ignore[attr-defined]  # KovqaError: errors.py lies above this package
+    if isinstance(value, BaseException):
+        value = error_text(value)
     if isinstance(value, Message):
         return pack_message(value)
     if isinstance(value, float) and not math.isfinite(value):
